@@ -1,0 +1,1 @@
+"""Bringup: launch files, configuration, robot description, command line and views."""

@@ -1,0 +1,1 @@
+"""The policy node: ONNX inference at control frequency behind a safety guard."""

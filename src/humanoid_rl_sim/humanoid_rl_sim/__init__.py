@@ -1,0 +1,1 @@
+"""Batched simulators, tasks and learning, and their ROS nodes."""
