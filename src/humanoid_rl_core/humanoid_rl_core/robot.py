@@ -234,8 +234,10 @@ def build_robot(name: str, variant: str, config: _RobotConfig, urdf: str, where:
             raise UserError(f"{where}: joints.{kind}: no motor '{motor}'{nearest(motor, config.motors)}")
         armature.append(config.motors[motor].armature * joint.motor_count)
     default = [
-        -joint.default if joint.mirrored and name_.startswith("right_") else joint.default
-        for name_, (_, joint) in zip(config.joint_order, joints, strict=True)
+        -joint.default
+        if joint.mirrored and joint.default and joint_name.startswith("right_")
+        else joint.default
+        for joint_name, (_, joint) in zip(config.joint_order, joints, strict=True)
     ]
     limits = {
         key: _array([_limit(movable[joint], key, where) for joint in config.joint_order])
@@ -243,17 +245,11 @@ def build_robot(name: str, variant: str, config: _RobotConfig, urdf: str, where:
     }
     for i, joint_name in enumerate(config.joint_order):
         if not limits["lower"][i] < limits["upper"][i]:
-            raise UserError(
-                f"{where}: {joint_name}: the description's lower limit is not below the upper one"
-            )
+            raise UserError(f"{where}: {joint_name}: the lower limit is not below the upper one")
         if not limits["lower"][i] <= default[i] <= limits["upper"][i]:
-            raise UserError(
-                f"{where}: {joint_name}: default {default[i]} rad lies outside the joint's limits"
-            )
+            raise UserError(f"{where}: {joint_name}: default {default[i]} rad is outside the limits")
         if min(limits["velocity"][i], limits["effort"][i], armature[i]) <= 0.0:
-            raise UserError(
-                f"{where}: {joint_name}: velocity limit, effort limit and armature must be positive"
-            )
+            raise UserError(f"{where}: {joint_name}: velocity and effort limit and armature must be positive")
 
     kinds = [kind for kind, _ in joints]
     return RobotModel(
@@ -261,7 +257,7 @@ def build_robot(name: str, variant: str, config: _RobotConfig, urdf: str, where:
         variant=variant,
         mode_machine=config.variants[variant].mode_machine,
         urdf=urdf,
-        description_hash=description_hash(root, config, variant),
+        description_hash=description_hash(root, config, _array(default), _array(armature)),
         joint_names=config.joint_order,
         position_lower=limits["lower"],
         position_upper=limits["upper"],
@@ -371,18 +367,20 @@ def _canonical(element: ET.Element) -> list[object]:
     return [element.tag, attributes, [_canonical(child) for child in element if child.tag != "visual"]]
 
 
-def description_hash(root: ET.Element, config: _RobotConfig, variant: str) -> str:
-    """sha256 (hex) over links and joints of the URDF and the motors, joint order, pose and frames of the YAML.
+def description_hash(
+    root: ET.Element, config: _RobotConfig, default: FloatArray, armature: FloatArray
+) -> str:
+    """sha256 (hex) of everything that changes how the robot moves or how its numbers are to be read.
 
-    Left out, because a policy does not depend on them: visual geometry, comments and the way numbers are
-    written, tags other than link and joint (ros2_control), and the gain sets (a policy carries its own).
+    In: links and joints of the URDF, joint order, default pose and armature, frame names, standing height.
+    Left out, because no policy depends on them: visual geometry, comments, the way numbers are written, tags
+    other than link and joint (ros2_control), and the gain sets (a policy carries its own).
     """
     content = {
         "urdf": sorted((_canonical(e) for e in root if e.tag in ("link", "joint")), key=str),
         "joint_order": list(config.joint_order),
-        "joints": {kind: repr(joint) for kind, joint in sorted(config.joints.items())},
-        "motors": {motor: f"{entry.armature:.9g}" for motor, entry in sorted(config.motors.items())},
-        "overrides": dict(config.variants[variant].motors),
+        "default_position": [f"{value:.9g}" for value in default],
+        "armature": [f"{value:.9g}" for value in armature],
         "frames": [config.base_link, config.imu_link, *config.foot_links],
         "default_base_height": f"{config.default_base_height:.9g}",
     }
