@@ -1,0 +1,115 @@
+"""A policy on the simulated robot: twin, host, policy node and a viewer, each a process of its own.
+
+    ros2 launch humanoid_rl deploy.launch.py robot:=sim policy:=g1_stand
+
+Everything that can be refused is refused before the first node starts. The nodes find each other in any
+order. When the policy node ends, the host is left time to hold the robot in damping; then the launch ends.
+"""
+
+from typing import Any
+
+from humanoid_rl.launching import refuse_unknown_arguments
+from humanoid_rl.preflight import check_domain_free, check_domain_number, check_policy, find_policy
+from humanoid_rl.supervised_node import supervised_node
+from humanoid_rl.viewing import VIEWERS, choose_viewer, viewer_actions
+from humanoid_rl_core.errors import UserError
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
+
+# After the policy node is gone the robot sinks in damping; the host stays for that long.
+SINKING_TIME = 2.0
+BOOLEAN = ["true", "false"]
+ARGUMENTS = [
+    DeclareLaunchArgument(
+        "robot", default_value="sim", choices=["sim", "real"], description="The simulated robot or a G1."
+    ),
+    DeclareLaunchArgument("model", default_value="g1", description="Robot description (config/robot)."),
+    DeclareLaunchArgument("variant", default_value="rev_1_0", description="Variant of the description."),
+    DeclareLaunchArgument(
+        "policy", default_value="", description="ONNX file, name in policies/ or run; empty: g1_stand."
+    ),
+    DeclareLaunchArgument(
+        "host", default_value="embedded", choices=["embedded", "ros2_control"],
+        description="Process that talks to the robot.",
+    ),
+    DeclareLaunchArgument(
+        "viewer", default_value="auto", choices=list(VIEWERS),
+        description="auto: RViz or the browser view where there is a display, else none.",
+    ),
+    DeclareLaunchArgument("port", default_value="8080", description="TCP port of the browser view."),
+    DeclareLaunchArgument("domain", default_value="", description="DDS domain; empty: ROS_DOMAIN_ID."),
+    DeclareLaunchArgument(
+        "interface", default_value="", description="Network interface of the robot (robot:=real)."
+    ),
+    DeclareLaunchArgument(
+        "hoisted", default_value="false", choices=BOOLEAN, description="Start with the twin on its hoist."
+    ),
+    DeclareLaunchArgument(
+        "auto_start", default_value="true", choices=BOOLEAN,
+        description="Stand up and start the policy; false: wait for /policy/stand and /policy/start.",
+    ),
+]  # fmt: skip
+
+
+def refuse_unavailable(context: LaunchContext) -> None:
+    """What this version cannot do is said first, in one line."""
+    chosen = context.launch_configurations
+    if chosen["robot"] == "real" and not chosen["interface"]:
+        raise UserError("robot:=real needs interface:=, the network interface the robot is connected to")
+    if chosen["robot"] == "real":
+        raise UserError("robot:=real is not complete in this version and starts nothing: use robot:=sim")
+    if chosen["interface"]:
+        raise UserError("interface:= goes with robot:=real; robot:=sim stays on this machine")
+    if chosen["host"] == "ros2_control":
+        raise UserError("host:=ros2_control is not part of this version: use host:=embedded")
+    check_domain_number(chosen["domain"])
+    if not chosen["port"].isdecimal():
+        raise UserError(f"port:={chosen['port']} is no TCP port")
+    choose_viewer(chosen["viewer"])
+
+
+def confine(context: LaunchContext) -> list[Any]:
+    """A twin and its host never leave this machine: they must not find, or be found by, a robot."""
+    domain = context.launch_configurations["domain"]
+    return [
+        SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
+        SetEnvironmentVariable("ROS_STATIC_PEERS", ""),
+        *([SetEnvironmentVariable("ROS_DOMAIN_ID", domain)] if domain else []),
+    ]
+
+
+def bring_up(context: LaunchContext) -> list[Any]:
+    """Preflight, then every process."""
+    chosen = context.launch_configurations
+    policy = find_policy(chosen["policy"])
+    name = check_policy(policy, chosen["model"], chosen["variant"])
+    check_domain_free()
+    robot = {"robot": chosen["model"], "variant": chosen["variant"]}
+    return [
+        LogInfo(msg=f"policy {name}: {policy}"),
+        supervised_node(
+            "humanoid_rl_sim", "robot_twin", parameters={**robot, "hoisted": chosen["hoisted"] == "true"}
+        ),
+        supervised_node("humanoid_rl_hardware", "embedded_host", parameters={**robot, "auto_activate": True}),
+        supervised_node(
+            "humanoid_rl_inference",
+            "policy_node",
+            parameters={**robot, "policy": str(policy), "auto_start": chosen["auto_start"] == "true"},
+            grace=SINKING_TIME,
+        ),
+        *viewer_actions(
+            chosen["viewer"], robot=chosen["model"], variant=chosen["variant"], port=chosen["port"]
+        ),
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [
+            refuse_unknown_arguments("deploy", ARGUMENTS),
+            *ARGUMENTS,
+            OpaqueFunction(function=refuse_unavailable),
+            OpaqueFunction(function=confine),
+            OpaqueFunction(function=bring_up),
+        ]
+    )

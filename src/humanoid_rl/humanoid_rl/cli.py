@@ -1,0 +1,272 @@
+"""`humanoid-rl`: one command line over the functions of the workspace.
+
+A user's mistake is one line on stderr and exit code 2; a run that did not reach its goal ends with 1,
+Ctrl-C with 130, SIGTERM with 143. Everything heavy (torch, MuJoCo, ROS) is imported by the command that
+needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from humanoid_rl_core.errors import UserError, nearest
+
+PROGRAM = "humanoid-rl"
+USER_ERROR = 2
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LAUNCHES = ("train", "deploy", "view")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with errors of one line, and with the nearest word for a mistyped one."""
+
+    def error(self, message: str) -> NoReturn:
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from ([^)]*)\)", message)
+        if choice:
+            message += nearest(choice.group(1), [word.strip(" '") for word in choice.group(2).split(",")])
+        unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        if unknown:
+            message += nearest(unknown.group(1), _option_strings(self))
+        command = self.prog.removeprefix(PROGRAM).strip()
+        raise UserError(f"{command}: {message}" if command else message)
+
+
+def _option_strings(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Options of a parser and of its commands: argparse reports a command's unknown option at the top."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _option_strings(command)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command; importing nothing heavy."""
+    parser = _Parser(
+        prog=PROGRAM, description="Train, export, evaluate, deploy and view a humanoid's policies."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, help_text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+
+    train = command("train", "Train a policy; everything goes into runs/NAME.")
+    train.add_argument(
+        "items",
+        nargs="*",
+        metavar="TASK | KEY=VALUE",
+        help="task (stand, walk), and configuration keys such as ppo.learning_rate=1e-4",
+    )
+    train.add_argument("--task", help="task of config/task (default: stand)")
+    train.add_argument("--sim", help="simulator (default: the configuration's)")
+    train.add_argument("--num-envs", type=_positive, metavar="N", help="environments stepped together")
+    train.add_argument("--steps", type=_positive, metavar="N", help="environment steps, all together")
+    train.add_argument("--seed", type=_seed, metavar="N")
+    train.add_argument("--name", type=_run_name, help="run directory below runs/ (default: task and time)")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --name")
+
+    export = command("export", "Write a run's policy as ONNX with its contract.")
+    export.add_argument("--run", required=True, metavar="NAME", help="run below runs/, or its path")
+    export.add_argument("--checkpoint", type=Path, help="checkpoint .zip (default: the run's best)")
+    export.add_argument("--output", type=Path, help="ONNX file (default: policy.onnx of the run)")
+
+    evaluate = command("evaluate", "Measure a policy in MuJoCo against the same pushes without a policy.")
+    which = evaluate.add_mutually_exclusive_group(required=True)
+    which.add_argument("--policy", help="ONNX file or a name in policies/")
+    which.add_argument("--run", metavar="NAME", help="run below runs/; writes its evaluation.json")
+    evaluate.add_argument("--task", help="task (default: the one the policy was trained on)")
+    evaluate.add_argument("--episodes", type=_positive, default=200, metavar="N")
+    evaluate.add_argument("--seed", type=_seed, default=0, metavar="N")
+
+    deploy = command("deploy", "Run a policy on the simulated robot over ROS 2 (deploy.launch.py).")
+    deploy.add_argument("--policy", default="", help="ONNX file, name in policies/ or run")
+    deploy.add_argument("--host", default="embedded", help="embedded")
+    deploy.add_argument("--viewer", default="auto", help="auto, rviz, web or none")
+    deploy.add_argument("--robot", default="sim", help="sim")
+    deploy.add_argument("arguments", nargs="*", metavar="KEY:=VALUE", help="further launch arguments")
+
+    view = command("view", "Show the live robot in RViz or in the browser (view.launch.py).")
+    view.add_argument("--viewer", default="auto", help="auto, rviz or web")
+    view.add_argument("--port", default="8080", help="TCP port of the browser view")
+
+    command("doctor", "What is installed, what is missing, and what to do about it.")
+
+    launch = command("launch", "Run a launch file as `ros2 launch humanoid_rl FILE.launch.py` does.")
+    launch.add_argument("file", choices=LAUNCHES, metavar="|".join(LAUNCHES))
+    launch.add_argument("arguments", nargs="*", metavar="KEY:=VALUE")
+    launch.add_argument("-s", "--show-args", action="store_true", help="list the arguments and end")
+
+    demo = command("demo", "Train, evaluate, export, deploy, push; writes runs/NAME/report.html.")
+    demo.add_argument("--name", type=_run_name, default="demo")
+    demo.add_argument("--steps", type=_positive, metavar="N", help="environment steps of the training")
+    demo.add_argument("--seed", type=_seed, default=1, metavar="N")
+    demo.add_argument("--episodes", type=_positive, default=200, metavar="N", help="of the evaluation")
+    demo.add_argument(
+        "--quick",
+        action="store_true",
+        help="a training of seconds, to see every step run; not held to a result",
+    )
+    return parser  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    """`200000`, `200_000`, `2e5` as an integer above zero."""
+    try:
+        value = float(text.replace("_", ""))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number") from None
+    if not (value.is_integer() and value > 0):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above zero")
+    return int(value)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"'{text}' is no seed (0 to 4294967295)")
+    return int(text)
+
+
+def _run_name(text: str) -> str:
+    if not RUN_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no run name: letters, digits, '.', '_' and '-', not a path"
+        )
+    return text
+
+
+def _train(options: argparse.Namespace) -> int:
+    from humanoid_rl.learning_commands import train
+
+    overrides = {
+        "sim": options.sim,
+        "num_envs": options.num_envs,
+        "steps": options.steps,
+        "seed": options.seed,
+    }
+    return train(
+        items=options.items,
+        task=options.task,
+        overrides={key: str(value) for key, value in overrides.items() if value is not None},
+        name=options.name,
+        resume=options.resume,
+    )
+
+
+def _export(options: argparse.Namespace) -> int:
+    from humanoid_rl.learning_commands import export
+
+    return export(options.run, checkpoint=options.checkpoint, output=options.output)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from humanoid_rl.learning_commands import evaluate
+
+    return evaluate(
+        policy=options.policy,
+        run=options.run,
+        task=options.task,
+        episodes=options.episodes,
+        seed=options.seed,
+    )
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    from humanoid_rl.launching import run_launch
+
+    named = {key: getattr(options, key) for key in ("policy", "host", "viewer", "robot")}
+    return run_launch("deploy", [*(f"{key}:={value}" for key, value in named.items()), *options.arguments])
+
+
+def _view(options: argparse.Namespace) -> int:
+    from humanoid_rl.launching import run_launch
+
+    return run_launch("view", [f"viewer:={options.viewer}", f"port:={options.port}"])
+
+
+def _launch(options: argparse.Namespace) -> int:
+    from humanoid_rl.launching import describe_arguments, run_launch
+
+    if options.show_args:
+        print(describe_arguments(options.file))
+        return 0
+    return run_launch(options.file, options.arguments)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from humanoid_rl.doctor import run_doctor
+
+    return run_doctor()
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from humanoid_rl.demo import run_demo
+
+    return run_demo(
+        options.name,
+        steps=options.steps,
+        seed=options.seed,
+        episodes=options.episodes,
+        quick=options.quick,
+    )
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "train": _train,
+    "export": _export,
+    "evaluate": _evaluate,
+    "deploy": _deploy,
+    "view": _view,
+    "doctor": _doctor,
+    "launch": _launch,
+    "demo": _demo,
+}
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception: temporary files and children are cleaned up on the way out."""
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        options = build_parser().parse_args(arguments)
+        return _COMMANDS[options.command](options)
+    except UserError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package.startswith("humanoid_rl"):
+            raise
+        return _fail(f"the Python package '{package}' is not installed: `{PROGRAM} doctor` says what to do")
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); nothing is left to tell it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except PermissionError as error:
+        return _fail(f"no permission to write or read {error.filename}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        return _fail("interrupted", 128 + signal.SIGINT)
+    except _Terminated:
+        return _fail("terminated", 128 + signal.SIGTERM)
+
+
+def _fail(message: str, code: int = USER_ERROR) -> int:
+    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+    return code

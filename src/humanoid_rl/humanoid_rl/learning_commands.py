@@ -1,0 +1,133 @@
+"""The commands train, export and evaluate: names of the command line on one side, the functions of
+`humanoid_rl_sim.learning` on the other."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from humanoid_rl_core.errors import UserError, nearest
+
+from humanoid_rl.preflight import find_policy, runs_dir
+
+DEFAULT_TASK = "stand"
+
+
+def find_run(name: str) -> Path:
+    """Directory of a run, by its name below runs/ or by its path.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    for candidate in (runs_dir() / name, Path(name)):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    known = sorted(path.parent.name for path in runs_dir().glob("*/config.yaml"))
+    raise UserError(
+        f"no run '{name}' in {runs_dir().resolve()}{nearest(name, known)} "
+        f"(there are: {', '.join(known) or 'none'})"
+    )
+
+
+def new_run_dir(name: str, resume: bool) -> Path:
+    """Directory for a training: a new one, or with resume the one that exists.
+
+    Raises:
+        UserError: the name is taken, there is nothing to resume, or runs/ cannot be written.
+    """
+    if resume:
+        return find_run(name)
+    run_dir = runs_dir() / name
+    if run_dir.is_dir() and any(run_dir.iterdir()):
+        raise UserError(f"{run_dir} exists already: take another --name, or go on with --resume")
+    existing = next(folder for folder in run_dir.absolute().parents if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(
+            f"no permission to write into {existing}: set HUMANOID_RL_RUNS to a directory of yours"
+        )
+    return run_dir
+
+
+def split_items(items: Sequence[str], task: str | None) -> tuple[str, dict[str, str]]:
+    """Positional words of `train` as (task, overrides).
+
+    Raises:
+        UserError: two different tasks, or a key given twice.
+    """
+    overrides: dict[str, str] = {}
+    named = [task] if task else []
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            named.append(item)
+        elif key == "task":
+            named.append(value)
+        elif key in overrides:
+            raise UserError(f"train: '{key}' is given twice")
+        else:
+            overrides[key] = value
+    if len(set(named)) > 1:
+        raise UserError(f"train: one task, not {' and '.join(named)}")
+    return (named[0] if named else DEFAULT_TASK), overrides
+
+
+def train(
+    *, items: Sequence[str], task: str | None, overrides: Mapping[str, str], name: str | None, resume: bool
+) -> int:
+    """Train a policy into runs/<name>. Returns the exit code."""
+    from humanoid_rl_sim.learning.configuration import from_yaml, load_training_config
+
+    task, extra = split_items(items, task)
+    if resume:
+        if name is None:
+            raise UserError("train: --resume needs --name, the run to go on with")
+        run_dir = new_run_dir(name, resume=True)
+        config = from_yaml(run_dir / "config.yaml")
+    else:
+        config = load_training_config(task, {**extra, **overrides})
+        run_dir = new_run_dir(name or f"{Path(task).stem}-{time.strftime('%Y%m%d-%H%M%S')}", resume=False)
+
+    from humanoid_rl_sim.learning.training import train as train_run
+
+    best = train_run(config, run_dir, resume=resume)
+    print(f"best model: {best}\nexport it:  humanoid-rl export --run {run_dir.name}")
+    return 0
+
+
+def export(run: str, *, checkpoint: Path | None, output: Path | None) -> int:
+    """Export a run's policy as ONNX. Returns the exit code."""
+    run_dir = find_run(run)
+    if checkpoint is not None and not checkpoint.is_file():
+        raise UserError(f"export: checkpoint {checkpoint} does not exist")
+
+    from humanoid_rl_sim.learning.policy_export import export_run
+
+    print(export_run(run_dir, output=output, checkpoint=checkpoint))
+    return 0
+
+
+def evaluate(*, policy: str | None, run: str | None, task: str | None, episodes: int, seed: int) -> int:
+    """Evaluate an exported policy, print the result, and keep a run's in its directory."""
+    run_dir = find_run(run) if run else None
+    path = run_dir / "policy.onnx" if run_dir else find_policy(policy or "")
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: export the run first, humanoid-rl export --run {run}")
+
+    from humanoid_rl_sim.learning.evaluation import evaluate_policy, evaluate_run
+
+    result: dict[str, Any]
+    if run_dir:
+        result = evaluate_run(run_dir, episodes=episodes, seed=seed)
+    else:
+        result = evaluate_policy(path, task=task, episodes=episodes, seed=seed)
+    for line in describe_evaluation(result):
+        print(line)
+    return 0
+
+
+def describe_evaluation(result: Mapping[str, Any]) -> list[str]:
+    """An evaluation in a few lines."""
+    return [f"{key}: {value}" for key, value in result.items() if isinstance(value, str | int | float)]

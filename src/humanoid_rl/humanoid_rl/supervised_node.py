@@ -1,0 +1,63 @@
+"""Nodes in launch files: none is restarted, and one that ends, ends the launch with its reason."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from launch.actions import LogInfo, OpaqueFunction, Shutdown, TimerAction
+from launch_ros.actions import Node
+
+if TYPE_CHECKING:
+    from launch import LaunchContext
+    from launch.events.process import ProcessExited
+
+
+def supervised_node(
+    package: str,
+    executable: str,
+    *,
+    parameters: dict[str, Any] | None = None,
+    arguments: list[str] | None = None,
+    grace: float = 0.0,
+    may_finish: bool = False,
+) -> Node:
+    """A node without which the launch makes no sense.
+
+    Args:
+        package: ROS package of the executable.
+        executable: name in lib/<package>.
+        parameters: ROS parameters by name.
+        arguments: further command line arguments.
+        grace: seconds between the end of this node and the end of the launch; the others go on meanwhile.
+        may_finish: exit code 0 is the expected end and ends the launch well.
+    """
+
+    def on_exit(event: ProcessExited, context: LaunchContext) -> Any:
+        if context.is_shutdown:
+            return None
+        if may_finish and event.returncode == 0:
+            return Shutdown(reason=f"{executable} is done")
+        reason = f"{executable} ended with exit code {event.returncode}"
+
+        def end(_: LaunchContext) -> None:
+            # An exception, not a Shutdown action: only that gives `ros2 launch` a non-zero exit code.
+            raise RuntimeError(f"{reason}: ending the launch")
+
+        return [
+            LogInfo(msg=f"{reason}; the launch ends in {grace:g} s"),
+            TimerAction(period=grace, actions=[OpaqueFunction(function=end)]),
+        ]
+
+    # A launch that is killed outright cannot end its children; then the kernel sends them SIGINT.
+    survive_nothing = shutil.which("setpriv")
+    return Node(
+        package=package,
+        executable=executable,
+        parameters=[parameters] if parameters else [],
+        arguments=arguments or [],
+        output="screen",
+        prefix=f"{survive_nothing} --pdeathsig INT" if survive_nothing else None,
+        on_exit=on_exit,
+        respawn=False,
+    )

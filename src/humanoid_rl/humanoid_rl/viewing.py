@@ -1,0 +1,78 @@
+"""Which viewer a launch starts, and how: RViz where it is installed, the browser view elsewhere."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from humanoid_rl_core.errors import UserError
+from humanoid_rl_core.resources import share_dir
+from humanoid_rl_core.robot import load_robot
+from launch.actions import LogInfo
+from launch_ros.actions import Node
+
+VIEWERS = ("auto", "rviz", "web", "none")
+RVIZ_CONFIG = "config/rviz/humanoid_rl.rviz"
+
+
+def installed(package: str) -> bool:
+    """Whether the ament index has a package."""
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def choose_viewer(viewer: str) -> str:
+    """`auto` resolved: RViz with a display, the browser view with a display but no RViz, else none.
+
+    Raises:
+        UserError: RViz was asked for and is not installed.
+    """
+    if viewer == "rviz" and not installed("rviz2"):
+        raise UserError("viewer:=rviz needs rviz2, which is not installed: take viewer:=web")
+    if viewer != "auto":
+        return viewer
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "none"
+    return "rviz" if installed("rviz2") else "web"
+
+
+def viewer_actions(viewer: str, *, robot: str, variant: str, port: str) -> list[Any]:
+    """Launch actions of a viewer, and robot_state_publisher where it is installed.
+
+    A viewer may be closed or may fail without ending the robot.
+
+    Args:
+        viewer: one of VIEWERS.
+        robot: robot description.
+        variant: its variant.
+        port: TCP port of the browser view.
+    """
+    viewer = choose_viewer(viewer)
+    actions: list[Any] = []
+    if installed("robot_state_publisher"):
+        actions.append(
+            Node(
+                package="robot_state_publisher",
+                executable="robot_state_publisher",
+                parameters=[{"robot_description": load_robot(robot, variant).urdf}],
+            )
+        )
+    if viewer == "rviz":
+        actions.append(
+            Node(package="rviz2", executable="rviz2", arguments=["-d", str(share_dir() / RVIZ_CONFIG)])
+        )
+    elif viewer == "web":
+        actions.append(
+            Node(
+                package="humanoid_rl",
+                executable="web_view",
+                parameters=[{"robot": robot, "variant": variant, "port": int(port)}],
+                output="screen",
+            )
+        )
+        actions.append(LogInfo(msg=f"browser view: http://localhost:{port}"))
+    return actions
