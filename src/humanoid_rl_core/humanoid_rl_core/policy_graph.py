@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from humanoid_rl_core.errors import UserError, nearest
+from .contract import observation_term_sizes
+from .errors import UserError, nearest
 
 #: Clip of the normalised observation and epsilon under the root: the defaults of stable-baselines3's
 #: VecNormalize (``clip_obs``, ``epsilon``), so that its statistics can be taken over unchanged.
@@ -41,6 +42,13 @@ class ObservationTerm:
 
     name: str
     scale: float = 1.0
+
+
+def _float32(values: Vector) -> Tensor:
+    """A float32 copy; of arrays too, which may be read-only."""
+    if isinstance(values, Tensor):
+        return values.detach().to(torch.float32, copy=True)
+    return torch.from_numpy(np.array(values, dtype=np.float32))
 
 
 def projected_gravity(quaternion: Tensor) -> Tensor:
@@ -120,30 +128,23 @@ class PolicyGraph(nn.Module):
         self._register("command_lower", command_lower, commands)
         self._register("command_upper", command_upper, commands)
 
-        self._terms = tuple(observation)
-        self._layout = self._lay_out(
-            {
-                "base_ang_vel": 3,
-                "projected_gravity": 3,
-                "command": commands,
-                "joint_pos_rel": joints,
-                "joint_vel": joints,
-                "last_action": joints,
-            }
-        )
+        self._layout = self._lay_out(observation_term_sizes(joints, commands), observation)
         self.register_buffer("obs_mean", torch.zeros(self.observation_size))
         self.register_buffer("obs_var", torch.ones(self.observation_size))
 
     def _register(self, name: str, values: Vector, size: int) -> None:
-        tensor = torch.as_tensor(values, dtype=torch.float32).detach().clone()
+        tensor = _float32(values)
         if tensor.shape != (size,):
             raise ValueError(f"{name} must have shape ({size},), not {tuple(tensor.shape)}")
         self.register_buffer(name, tensor)
 
-    def _lay_out(self, sizes: dict[str, int]) -> tuple[tuple[str, int, int, float], ...]:
+    @staticmethod
+    def _lay_out(
+        sizes: dict[str, int], terms: Sequence[ObservationTerm]
+    ) -> tuple[tuple[str, int, int, float], ...]:
         layout: list[tuple[str, int, int, float]] = []
         start = 0
-        for term in self._terms:
+        for term in terms:
             if term.name not in sizes:
                 raise UserError(f"unknown observation term '{term.name}'{nearest(term.name, sizes)}")
             if any(term.name == name for name, *_ in layout):
@@ -197,7 +198,7 @@ class PolicyGraph(nn.Module):
         """
         checked = []
         for name, values in (("mean", mean), ("var", var)):
-            tensor = torch.as_tensor(values, dtype=torch.float32)
+            tensor = _float32(values)
             if tensor.shape != self.obs_mean.shape:
                 raise ValueError(
                     f"normalisation {name}: shape {tuple(tensor.shape)} instead of ({self.observation_size},)"

@@ -1,0 +1,248 @@
+"""A trained policy graph into one ONNX file that carries its contract and its own proof."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from .contract import (
+    METADATA_KEY,
+    MIN_GOLDEN_STEPS,
+    SCHEMA_VERSION,
+    TOLERANCE,
+    Golden,
+    ObservationSlice,
+    PolicyContract,
+    TrainingRecord,
+    golden_error,
+)
+from .errors import UserError
+from .onnx_policy import OnnxPolicy
+from .policy_graph import PolicyGraph
+from .robot import Gains, RobotModel
+from .typed_yaml import load_dataclass
+
+#: Opset of the exported file: standard operators alone, in every onnxruntime since 1.12 (2022).
+OPSET = 17
+
+#: Length of the random episode on which file and torch graph are compared before the file gets its name.
+_PARITY_STEPS = 200
+
+_INPUTS = ("joint_pos", "joint_vel", "imu_gyro", "imu_quat", "command")
+
+
+def export_policy(
+    path: str | Path,
+    graph: PolicyGraph,
+    robot: RobotModel,
+    gains: Gains,
+    *,
+    name: str,
+    control_period: float,
+    training: Mapping[str, Any],
+) -> Path:
+    """Write a policy, load it as a robot would, compare it with torch, and only then give it its name.
+
+    The file appears whole or not at all: a failure or an interruption leaves what was there before. The
+    graph itself, its device and its mode stay as they are.
+
+    path: the .onnx file; its folder is made.
+    graph: with its network; joints in the robot's motor order.
+    robot: the one it was trained on, with the limits it was trained with.
+    gains: of the joint PD loop, Nm/rad and Nm s/rad.
+    name: the policy's name. control_period: seconds per policy step.
+    training: task, simulator, seed, steps, git_revision, metrics (see TrainingRecord).
+    Returns the path.
+
+    Raises:
+        UserError: non-finite weights, a training record or graph that does not fit the contract or the
+            robot, a file that differs from torch by more than 1e-5, or a path that cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a directory; name the .onnx file to write")
+    frozen = _frozen_copy(graph)
+    record = load_dataclass(TrainingRecord, training, "training record")
+    rng = np.random.default_rng(0)
+    # Twice the history: the older half of the frames then comes from recorded steps throughout.
+    golden = _record_golden(frozen, robot, rng, max(MIN_GOLDEN_STEPS + 2, 2 * graph.history))
+    contract = PolicyContract(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        robot=robot.name,
+        variant=robot.variant,
+        description_hash=robot.description_hash,
+        mode_machine=tuple(robot.mode_machine),
+        joint_names=frozen.joint_names,
+        default_position=_shortest(frozen.default_position),
+        stiffness=gains.stiffness,
+        damping=gains.damping,
+        effort_limit=robot.effort_limit,
+        velocity_limit=robot.velocity_limit,
+        position_lower=_shortest(frozen.position_lower),
+        position_upper=_shortest(frozen.position_upper),
+        action_scale=_shortest(frozen.action_scale),
+        control_period=float(control_period),
+        command_names=frozen.command_names,
+        command_lower=_shortest(frozen.command_lower),
+        command_upper=_shortest(frozen.command_upper),
+        observation=tuple(ObservationSlice(*term) for term in frozen.observation_layout),
+        history=frozen.history,
+        state_size=frozen.state_size,
+        training=record,
+        golden=golden,
+    )
+    _write_checked(path, _to_onnx(frozen, contract), frozen, robot)
+    return path
+
+
+def _frozen_copy(graph: PolicyGraph) -> PolicyGraph:
+    """A copy on the CPU in evaluation mode, without a compiled network's wrapper."""
+    if graph.network is None:
+        raise UserError("the policy graph has no network to export; set its attribute 'network' first")
+    for tensor_name, tensor in graph.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                f"'{tensor_name}' has values that are not finite: the training diverged; "
+                "export an earlier checkpoint"
+            )
+    frozen = copy.deepcopy(graph).cpu().float().eval()
+    frozen.network = getattr(frozen.network, "_orig_mod", frozen.network)
+    return frozen.requires_grad_(False)
+
+
+def _shortest(tensor: torch.Tensor) -> np.ndarray:
+    """float32 values as the shortest decimals that round to them: 0.1 stays 0.1 in the file."""
+    return np.array([float(str(value)) for value in tensor.numpy()])
+
+
+def _random_inputs(
+    graph: PolicyGraph, robot: RobotModel, rng: np.random.Generator, steps: int
+) -> dict[str, np.ndarray]:
+    """Sensor readings [steps, ...] float32 that reach every part of the graph.
+
+    Joints over their whole range, speeds to a third of their limits, any orientation with a quaternion that
+    is off unit length by a per cent, commands beyond their range.
+    """
+    lower, upper = graph.command_lower.numpy(), graph.command_upper.numpy()
+    inputs = {
+        "joint_pos": rng.uniform(robot.position_lower, robot.position_upper, (steps, graph.action_size)),
+        "joint_vel": rng.normal(0.0, robot.velocity_limit / 3.0, (steps, graph.action_size)),
+        "imu_gyro": rng.normal(0.0, 2.0, (steps, 3)),
+        "imu_quat": _random_quaternions(rng, steps),
+        "command": rng.uniform(
+            lower - 0.2 * (upper - lower), upper + 0.2 * (upper - lower), (steps, len(lower))
+        ),
+    }
+    return {name: inputs[name].astype(np.float32) for name in _INPUTS}
+
+
+def _random_quaternions(rng: np.random.Generator, steps: int) -> np.ndarray:
+    quaternion = rng.normal(size=(steps, 4))
+    quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
+    return quaternion * rng.uniform(0.99, 1.01, (steps, 1))
+
+
+def _episode(
+    graph: PolicyGraph, inputs: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Torch's own outputs over an episode: joint_target [T, n], action [T, n], final state [s]."""
+    state = graph.initial_state(1)
+    targets, actions = [], []
+    with torch.no_grad():
+        for values in zip(*(torch.from_numpy(inputs[name]) for name in _INPUTS), strict=True):
+            joint_pos, joint_vel, imu_gyro, imu_quat, command = (value.unsqueeze(0) for value in values)
+            target, state, action = graph(joint_pos, joint_vel, imu_gyro, imu_quat, command, state)
+            targets.append(target[0].numpy())
+            actions.append(action[0].numpy())
+    return np.stack(targets), np.stack(actions), state[0].numpy()
+
+
+def _record_golden(graph: PolicyGraph, robot: RobotModel, rng: np.random.Generator, steps: int) -> Golden:
+    if graph.action_size != len(robot.joint_names):
+        raise UserError(
+            f"the policy has {graph.action_size} joints, but {robot.name} {robot.variant} has "
+            f"{len(robot.joint_names)}; export it for the robot it was trained on"
+        )
+    inputs = _random_inputs(graph, robot, rng, steps)
+    targets, actions, final_state = _episode(graph, inputs)
+    return Golden(inputs, {"joint_target": targets, "action": actions}, final_state)
+
+
+def _to_onnx(graph: PolicyGraph, contract: PolicyContract) -> bytes:
+    shapes = contract.input_shapes()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        file = Path(folder) / "graph.onnx"
+        # The TorchScript exporter is deprecated, yet gives this graph as plain standard operators without
+        # one more dependency. Tracing is safe: the graph never branches on data.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph,
+            tuple(torch.zeros(shape) for shape in shapes.values()),
+            file,
+            input_names=list(shapes),
+            output_names=list(contract.output_shapes()),
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        model = onnx.load(file)
+    model.producer_name = "humanoid_rl"
+    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def _write_checked(path: Path, model: bytes, graph: PolicyGraph, robot: RobotModel) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(model)
+            file.flush()
+            os.fsync(file.fileno())
+        _compare_with_torch(temporary, graph, robot)
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
+    except UserError as error:
+        raise UserError(f"not exported: {str(error).replace(str(temporary), str(path))}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _sync_directory(folder: Path) -> None:
+    """Make the rename itself last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _compare_with_torch(path: Path, graph: PolicyGraph, robot: RobotModel) -> None:
+    policy = OnnxPolicy(path, robot)
+    inputs = _random_inputs(graph, robot, np.random.default_rng(1), _PARITY_STEPS)
+    targets, actions, _ = _episode(graph, inputs)
+    for step in range(_PARITY_STEPS):
+        output = policy.step(*(inputs[name][step] for name in _INPUTS))
+        error = max(
+            golden_error(output.joint_target, targets[step]).max(),
+            golden_error(output.action, actions[step]).max(),
+        )
+        if error > TOLERANCE:
+            raise UserError(
+                f"{path}: the file differs from torch by {error:.2g} (allowed {TOLERANCE:g}) after "
+                f"{step + 1} steps; the network amplifies rounding, train it with smaller weights"
+            )
