@@ -11,7 +11,7 @@ setup(
     zip_safe=True,
     maintainer="humanoid_rl maintainers",
     maintainer_email="humanoid-rl@users.noreply.github.com",
-    description="Hosts: what turns joint commands into the robot's low-level protocol, and its state into ROS topics.",
+    description="Hosts: joint commands to the robot's low-level protocol, its state to ROS topics.",
     license="Apache-2.0",
-    entry_points={"console_scripts": []},
+    entry_points={"console_scripts": ["embedded_host = humanoid_rl_hardware.embedded_host:main"]},
 )
