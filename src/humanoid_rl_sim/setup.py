@@ -13,5 +13,5 @@ setup(
     maintainer_email="humanoid-rl@users.noreply.github.com",
     description="Batched simulators, tasks and learning, and their ROS nodes.",
     license="Apache-2.0",
-    entry_points={"console_scripts": []},
+    entry_points={"console_scripts": ["train_node = humanoid_rl_sim.nodes.train_node:main"]},
 )

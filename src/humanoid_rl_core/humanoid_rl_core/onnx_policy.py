@@ -78,6 +78,11 @@ class OnnxPolicy:
         """A copy of the recurrent state, [s] float32: the last action, then the older frames."""
         return self._state[0].copy()
 
+    @state.setter
+    def state(self, state: ArrayLike) -> None:
+        """Continue another episode: one policy object can then serve several robots in turn."""
+        self._state[0] = state
+
     def reset(self) -> None:
         """Start an episode: the state becomes zero."""
         self._state.fill(0.0)

@@ -1,0 +1,1 @@
+"""Training, evaluation and export of policies; runs without ROS."""

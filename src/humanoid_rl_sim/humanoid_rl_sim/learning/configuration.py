@@ -1,0 +1,124 @@
+"""Typed configuration of a training run; the YAML files are in config/train."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from humanoid_rl_core.errors import UserError, nearest
+from humanoid_rl_core.resources import share_dir
+from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml
+
+from humanoid_rl_sim.simulators.registry import SIMULATORS
+from humanoid_rl_sim.tasks.configuration import task_names
+
+
+@dataclass(frozen=True)
+class PpoConfig:
+    """Proximal policy optimisation (Schulman et al. 2017), in stable-baselines3's terms."""
+
+    rollout_steps: int = 24
+    """Control steps per environment between two updates."""
+    minibatches: int = 4
+    epochs: int = 4
+    learning_rate: float = 5.0e-4
+    """At the start; falls linearly to `final_learning_rate`."""
+    final_learning_rate: float = 1.0e-4
+    target_kl: float = 0.03
+    """An update stops early beyond 1.5 times this divergence."""
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    clip_range: float = 0.2
+    entropy_coefficient: float = 0.002
+    value_coefficient: float = 1.0
+    max_gradient_norm: float = 1.0
+    hidden_sizes: tuple[int, ...] = (256, 128)
+    """Hidden layers of the actor, and of the critic."""
+    initial_std: float = 0.5
+    """Standard deviation of the untrained policy's actions."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    task: str
+    sim: str = "mujoco"
+    num_envs: int = 256
+    steps: int = 2_000_000
+    """Environment steps in all, over all environments."""
+    seed: int = 1
+    checkpoint_interval: int = 500_000
+    """Environment steps between two checkpoints."""
+    evaluation_interval: int = 500_000
+    """Environment steps between two evaluations; the best model is kept by them."""
+    evaluation_episodes: int = 64
+    ppo: PpoConfig = field(default_factory=PpoConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "steps", "checkpoint_interval", "evaluation_interval", "evaluation_episodes"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_envs * self.ppo.rollout_steps % self.ppo.minibatches:
+            raise UserError(
+                f"num_envs x rollout_steps = {self.num_envs * self.ppo.rollout_steps} is not a multiple of "
+                f"minibatches = {self.ppo.minibatches}"
+            )
+        known = task_names()
+        if not self.task.endswith((".yaml", ".yml")) and self.task not in known:
+            raise UserError(f"unknown task '{self.task}'{nearest(self.task, known)}; tasks: {', '.join(known)}")
+        if self.sim not in SIMULATORS:
+            raise UserError(
+                f"unknown simulator '{self.sim}'{nearest(self.sim, SIMULATORS)}; simulators: {', '.join(SIMULATORS)}"
+            )
+
+
+def load_training_config(task: str, overrides: Mapping[str, str] | None = None) -> TrainingConfig:
+    """config/train/<task>.yaml (config/train/default.yaml for other tasks) with `overrides` on top.
+
+    Args:
+        task: task name, or the path of a task's YAML file.
+        overrides: key -> text; keys of nested values are dotted (`ppo.learning_rate`).
+
+    Raises:
+        UserError: unknown task, key or value, naming the nearest valid one.
+    """
+    directory = share_dir() / "config" / "train"
+    path = directory / f"{Path(task).stem}.yaml"
+    values: dict[str, Any] = dict(load_yaml(path if path.is_file() else directory / "default.yaml"))
+    values["task"] = task
+    for key, text in (overrides or {}).items():
+        _set(values, key.split("."), yaml.safe_load(text), key)
+    return load_dataclass(TrainingConfig, values, "training configuration")
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any, key: str) -> None:
+    *parents, last = path
+    for parent in parents:
+        child = values.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise UserError(f"training configuration: '{key}' goes through '{parent}', which is a single value")
+        values = child
+    values[last] = value
+
+
+def to_yaml(config: TrainingConfig) -> str:
+    """The configuration as YAML that `from_yaml` reads back."""
+    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+
+
+def from_yaml(path: Path) -> TrainingConfig:
+    """Read what `to_yaml` wrote.
+
+    Raises:
+        UserError: the file is missing or does not hold a training configuration.
+    """
+    return load_dataclass(TrainingConfig, load_yaml(path), str(path))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

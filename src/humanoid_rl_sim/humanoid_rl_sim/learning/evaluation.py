@@ -1,0 +1,275 @@
+"""Evaluation in MuJoCo: how many pushes a policy survives, and how well it follows velocity commands.
+
+Episodes run side by side on the nominal robot without noise. A policy and the baseline see the same starts, pushes
+and commands: every draw comes from the seed alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from humanoid_rl_core.onnx_policy import OnnxPolicy
+from humanoid_rl_core.policy_graph import PolicyGraph
+from humanoid_rl_core.robot import load_robot
+
+from humanoid_rl_sim.learning.actor import baseline_graph
+from humanoid_rl_sim.simulators.registry import make_simulator
+from humanoid_rl_sim.tasks.configuration import TaskConfig, load_task
+from humanoid_rl_sim.tasks.environment import Environment
+
+PUSH_TIME = 1.0
+"""s after the start of an episode."""
+PUSH_EPISODE = 6.0
+"""s, length of a push episode."""
+SWEEP_SPEEDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
+"""m/s, the push sizes of the survival curve."""
+
+
+class Actor(Protocol):
+    """Anything that turns the environment's present state into actions."""
+
+    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
+        """Actions [N, n]; `started` [N] marks the environments whose episode has just begun."""
+        ...
+
+
+class GraphActor:
+    """A policy graph in torch, batched."""
+
+    def __init__(self, graph: PolicyGraph) -> None:
+        if graph.network is None:
+            raise ValueError("the graph has no network")
+        self.graph = graph
+
+    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
+        assert self.graph.network is not None
+        return self.graph.network(self.graph.normalise(observation))
+
+
+class OnnxActor:
+    """An exported policy as the policy node runs it: raw sensors in, one environment at a time."""
+
+    def __init__(self, policy: OnnxPolicy, num_envs: int) -> None:
+        self.policy = policy
+        self._states = np.zeros((num_envs, policy.contract.state_size), np.float32)
+
+    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
+        state, policy = environment.simulator.state, self.policy
+        self._states[started.cpu().numpy()] = 0.0
+        sensors = [
+            tensor.cpu().numpy()
+            for tensor in (state.joint_pos, state.joint_vel, state.imu_gyro, state.imu_quat, environment.view.command)
+        ]
+        actions = np.empty((environment.num_envs, len(policy.contract.joint_names)), np.float32)
+        for i in range(environment.num_envs):
+            policy.state = self._states[i]
+            actions[i] = policy.step(*(sensor[i] for sensor in sensors)).action
+            self._states[i] = policy.state
+        return torch.from_numpy(actions)
+
+
+def _rollout(environment: Environment, actor: Actor, steps: int, on_step) -> None:
+    """Run `steps` control steps; calls `on_step(step, result)` after each."""
+    with torch.no_grad():
+        observation = environment.reset()
+        started = torch.ones(environment.num_envs, dtype=torch.bool)
+        for step in range(steps):
+            result = environment.step(actor.act(environment, observation, started))
+            observation, started = result.observation, result.terminated | result.truncated
+            on_step(step, result)
+
+
+def push_falls(task: TaskConfig, make_actor, speeds: Sequence[float], *, sim: str = "mujoco", seed: int) -> np.ndarray:
+    """Push one robot per entry of `speeds` (m/s, random horizontal direction). Returns whether each fell, bool."""
+    robot, n = load_robot(task.robot, task.variant), len(speeds)
+    environment = Environment(
+        task, make_simulator(sim, robot, n, timestep=task.physics_timestep), seed=seed, training=False
+    )
+    environment.max_episode_steps = 1 << 30
+    direction = np.random.default_rng(seed).uniform(-math.pi, math.pi, n)
+    delta = torch.zeros(n, 3)
+    delta[:, 0] = torch.as_tensor(np.asarray(speeds) * np.cos(direction))
+    delta[:, 1] = torch.as_tensor(np.asarray(speeds) * np.sin(direction))
+    fell = torch.zeros(n, dtype=torch.bool)
+    push_step = round(PUSH_TIME / task.control_period)
+
+    def on_step(step: int, result) -> None:
+        nonlocal fell
+        fell = fell | result.terminated.cpu()
+        if step == push_step:
+            environment.simulator.add_base_velocity(
+                torch.ones(n, dtype=torch.bool, device=environment.device), delta.to(environment.device)
+            )
+
+    try:
+        _rollout(environment, make_actor(environment), round(PUSH_EPISODE / task.control_period), on_step)
+    finally:
+        environment.close()
+    return fell.numpy()
+
+
+def evaluate_pushes(
+    task: TaskConfig, make_actor, *, sim: str = "mujoco", episodes: int = 200, seed: int = 0, sweep_episodes: int = 50
+) -> dict[str, Any]:
+    """Push survival of a policy and of the baseline: over a sweep of sizes, and where the baseline falls half the time.
+
+    Returns the contents of evaluation.json.
+    """
+
+    def baseline(environment: Environment) -> Actor:
+        return GraphActor(baseline_graph(environment.graph))
+
+    speeds = np.repeat(SWEEP_SPEEDS, sweep_episodes)
+    survived = {
+        name: 1.0 - push_falls(task, actor, speeds, sim=sim, seed=seed).reshape(-1, sweep_episodes).mean(1)
+        for name, actor in (("policy", make_actor), ("baseline", baseline))
+    }
+    half = half_survival_speed(SWEEP_SPEEDS, survived["baseline"])
+    trial = {
+        name: 1.0 - float(push_falls(task, actor, [half] * episodes, sim=sim, seed=seed + 1).mean())
+        for name, actor in (("policy", make_actor), ("baseline", baseline))
+    }
+    return {
+        "task": task.name,
+        "kind": "push",
+        "simulator": sim,
+        "episodes": episodes,
+        "seed": seed,
+        "push_half_mps": half,
+        "policy": {"survival": trial["policy"], "push_mps": half},
+        "baseline": {"survival": trial["baseline"], "push_mps": half},
+        "sweep": [
+            {
+                "push_mps": speed,
+                "policy": float(survived["policy"][i]),
+                "baseline": float(survived["baseline"][i]),
+                "episodes": sweep_episodes,
+            }
+            for i, speed in enumerate(SWEEP_SPEEDS)
+        ],
+    }
+
+
+def half_survival_speed(speeds: Sequence[float], survival: Sequence[float]) -> float:
+    """Push size at which survival crosses one half: the first crossing, linear between the points.
+
+    The smallest speed if survival starts below one half, the largest if it never falls below.
+    """
+    if survival[0] < 0.5:
+        return float(speeds[0])
+    for (v0, s0), (v1, s1) in itertools.pairwise(zip(speeds, survival, strict=True)):
+        if s1 < 0.5 <= s0:
+            return round(float(v0 + (v1 - v0) * (s0 - 0.5) / (s0 - s1)), 3)
+    return float(speeds[-1])
+
+
+def evaluate_velocity(
+    task: TaskConfig, make_actor, *, sim: str = "mujoco", episodes: int = 64, seed: int = 0
+) -> dict[str, Any]:
+    """Velocity tracking over a grid of commands within the task's ranges, 10 s an episode.
+
+    Success: never falls, and the mean velocity error after the first 2 s is below 0.25 m/s and 0.3 rad/s.
+    """
+    robot, ranges = load_robot(task.robot, task.variant), task.command
+    axes = [sorted({r.lower, 0.0, 0.5 * r.upper, r.upper}) for r in (ranges.vx, ranges.vy, ranges.yaw_rate)]
+    grid = np.array(list(itertools.product(*axes)), np.float32)
+    commands = grid[np.random.default_rng(seed).permutation(len(grid))][np.arange(episodes) % len(grid)]
+    environment = Environment(
+        task, make_simulator(sim, robot, episodes, timestep=task.physics_timestep), seed=seed, training=False
+    )
+    environment.max_episode_steps = 1 << 30
+    command = torch.as_tensor(commands)
+    fell = torch.zeros(episodes, dtype=torch.bool)
+    velocity_sum, yaw_sum, settled = torch.zeros(episodes, 2), torch.zeros(episodes), 0
+
+    def on_step(step: int, result) -> None:
+        nonlocal fell, settled
+        fell = fell | result.terminated.cpu()
+        if step * task.control_period >= 2.0:
+            velocity_sum.add_(environment.view.base_lin_vel_yaw[:, :2].cpu())
+            yaw_sum.add_(environment.view.state.base_ang_vel[:, 2].cpu())
+            settled += 1
+
+    environment.set_command(command)
+    try:
+        _rollout(environment, make_actor(environment), round(10.0 / task.control_period), on_step)
+    finally:
+        environment.close()
+    velocity_error = (velocity_sum / settled - command[:, :2]).norm(dim=1)
+    yaw_error = (yaw_sum / settled - command[:, 2]).abs()
+    success = ~fell & (velocity_error < 0.25) & (yaw_error < 0.3)
+    return {
+        "task": task.name,
+        "kind": "velocity",
+        "simulator": sim,
+        "episodes": episodes,
+        "seed": seed,
+        "success": float(success.float().mean()),
+        "survival": float((~fell).float().mean()),
+        "velocity_error_mps": float(velocity_error[~fell].mean()) if bool((~fell).any()) else math.nan,
+        "yaw_rate_error_radps": float(yaw_error[~fell].mean()) if bool((~fell).any()) else math.nan,
+    }
+
+
+def commands_motion(task: TaskConfig) -> bool:
+    """Whether the task commands velocities (walk) rather than standing."""
+    return any(
+        r.lower != 0.0 or r.upper != 0.0 for r in (task.command.vx, task.command.vy, task.command.yaw_rate)
+    )
+
+
+def score(task: TaskConfig, graph: PolicyGraph, *, sim: str, episodes: int, seed: int) -> float:
+    """One number in [0, 1] for keeping the best model: push survival, or success in following commands."""
+
+    def make_actor(environment: Environment) -> Actor:
+        return GraphActor(graph)
+
+    if commands_motion(task):
+        return evaluate_velocity(task, make_actor, sim=sim, episodes=episodes, seed=seed)["success"]
+    speeds = np.linspace(0.4, 1.6, episodes)
+    return 1.0 - float(push_falls(task, make_actor, speeds, sim=sim, seed=seed).mean())
+
+
+def evaluate_policy(
+    policy_path: Path | str, *, task: str | None = None, episodes: int = 200, seed: int = 0, output: Path | None = None
+) -> dict[str, Any]:
+    """Evaluate an exported policy the way the policy node runs it, in MuJoCo.
+
+    Args:
+        policy_path: ONNX file.
+        task: task name; by default the one the policy was trained on.
+        episodes: episodes of the trial.
+        seed: seeds starts, pushes and commands.
+        output: where to write the result as JSON, atomically.
+
+    Raises:
+        UserError: the policy or the task cannot be used.
+    """
+    robot = load_robot()
+    policy = OnnxPolicy(Path(policy_path), robot)
+    config = load_task(task or str(policy.contract.training.task))
+
+    def make_actor(environment: Environment) -> Actor:
+        return OnnxActor(policy, environment.num_envs)
+
+    evaluate = evaluate_velocity if commands_motion(config) else evaluate_pushes
+    result = evaluate(config, make_actor, episodes=episodes, seed=seed)
+    result["policy_file"] = Path(policy_path).name
+    if output is not None:
+        write_json(output, result)
+    return result
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that the file is either the old one or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(temporary, path)

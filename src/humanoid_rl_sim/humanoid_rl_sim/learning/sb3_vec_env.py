@@ -1,0 +1,89 @@
+"""A task as a stable-baselines3 `VecEnv`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+
+from humanoid_rl_sim.tasks.environment import Environment
+
+
+def make_spaces(environment: Environment) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
+    """Observation and action space of one environment."""
+    graph = environment.graph
+    observation = gymnasium.spaces.Box(-np.inf, np.inf, (graph.observation_size,), np.float32)
+    action = gymnasium.spaces.Box(-graph.action_clip, graph.action_clip, (graph.action_size,), np.float32)
+    return observation, action
+
+
+class Sb3VecEnv(VecEnv):
+    """NumPy in and out, as stable-baselines3 expects; observations are not normalised (the policy does that).
+
+    `infos` carry `episode` (return `r`, length `l` in steps) and, where an episode ended, `terminal_observation`
+    and `TimeLimit.truncated`, which is what stable-baselines3 bootstraps time limits from.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        observation_space, action_space = make_spaces(environment)
+        self.render_mode = None
+        super().__init__(environment.num_envs, observation_space, action_space)
+        self._returns = np.zeros(self.num_envs, np.float32)
+        self._lengths = np.zeros(self.num_envs, np.int64)
+        self._action = torch.zeros(self.num_envs, environment.graph.action_size, device=environment.device)
+
+    def reset(self) -> np.ndarray:
+        self._returns[:] = 0.0
+        self._lengths[:] = 0
+        with torch.no_grad():
+            return self.environment.reset().cpu().numpy()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._action = torch.from_numpy(np.ascontiguousarray(actions, np.float32)).to(self.environment.device)
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        with torch.no_grad():
+            result = self.environment.step(self._action)
+        reward = result.reward.cpu().numpy()
+        truncated = result.truncated.cpu().numpy()
+        done = result.terminated.cpu().numpy() | truncated
+        self._returns += reward
+        self._lengths += 1
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        ended = done.nonzero()[0]
+        if ended.size:
+            final = result.final_observation.cpu().numpy()
+            for i in ended:
+                infos[i] = {
+                    "terminal_observation": final[i],
+                    "TimeLimit.truncated": bool(truncated[i]),
+                    "episode": {"r": float(self._returns[i]), "l": int(self._lengths[i])},
+                }
+            self._returns[ended] = 0.0
+            self._lengths[ended] = 0
+        return result.observation.cpu().numpy(), reward, done, infos
+
+    def close(self) -> None:
+        self.environment.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [getattr(self, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        raise NotImplementedError("the environments of a batch share their attributes; set them on `environment`")
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        raise NotImplementedError("the environments of a batch have no methods of their own; call `environment`")
+
+    def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: Any = None) -> list[bool]:
+        return [False] * len(list(self._get_indices(indices)))
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        if seed is not None:
+            self.environment.generator.manual_seed(seed)
+        return [seed] * self.num_envs

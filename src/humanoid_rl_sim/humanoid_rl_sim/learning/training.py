@@ -1,0 +1,486 @@
+"""A training run: PPO on a task, with checkpoints, resume, periodic evaluation and the best model kept.
+
+A run directory holds config.yaml, progress.csv (one row per update), evaluations.csv, checkpoints/*.zip,
+best/model.zip and tensorboard/. Every zip is a plain stable-baselines3 model and is written atomically.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from humanoid_rl_core.errors import UserError
+from humanoid_rl_core.robot import load_robot
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from torch import nn
+
+from humanoid_rl_sim.learning.actor import actor_graph
+from humanoid_rl_sim.learning.configuration import TrainingConfig, from_yaml, to_yaml
+from humanoid_rl_sim.learning.evaluation import score
+from humanoid_rl_sim.learning.normalisation import GraphNormaliser
+from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
+from humanoid_rl_sim.simulators.registry import make_simulator
+from humanoid_rl_sim.tasks.configuration import load_task
+from humanoid_rl_sim.tasks.environment import Environment
+
+CHECKPOINTS_KEPT = 3
+PROGRESS_FIELDS = (
+    "steps", "time_s", "reward", "episode_length_s", "steps_per_second", "approx_kl", "explained_variance",
+    "value_loss", "learning_rate", "action_std",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """What a run reports after every update."""
+
+    phase: str
+    """starting, training, paused, evaluating, done or failed."""
+    steps: int
+    total_steps: int
+    steps_per_second: float
+    """Environment steps per second over the last update, learning included; nan before the first."""
+    mean_reward: float
+    """Mean return of the last finished episodes; nan before the first."""
+    mean_episode_length: float
+    """s; nan before the first."""
+    best_evaluation: float
+    """In [0, 1]; nan before the first."""
+    eta: float
+    """s until the last step; nan before the first update."""
+
+
+class TrainingControl:
+    """Steers a run from another thread: pause, resume, write a checkpoint, stop."""
+
+    def __init__(self) -> None:
+        self._running = threading.Event()
+        self._running.set()
+        self._stop = threading.Event()
+        self._checkpoint_wanted = threading.Event()
+        self._checkpoint_written = threading.Condition()
+        self._last_checkpoint: Path | None = None
+        self.environment: Environment | None = None
+        """The environment being trained on, once there is one (for previews; read only)."""
+
+    @property
+    def paused(self) -> bool:
+        return not self._running.is_set()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def pause(self) -> None:
+        self._running.clear()
+
+    def resume(self) -> None:
+        self._running.set()
+
+    def stop(self) -> None:
+        """End the run at the next step, with a checkpoint; also when paused."""
+        self._stop.set()
+
+    def checkpoint(self, timeout: float) -> Path | None:
+        """Ask for a checkpoint and wait for it. Returns its path, or None when `timeout` s pass first."""
+        with self._checkpoint_written:
+            before = self._last_checkpoint
+            self._checkpoint_wanted.set()
+            self._checkpoint_written.wait_for(lambda: self._last_checkpoint != before, timeout)
+            return self._last_checkpoint if self._last_checkpoint != before else None
+
+    def take_checkpoint_request(self) -> bool:
+        wanted = self._checkpoint_wanted.is_set()
+        self._checkpoint_wanted.clear()
+        return wanted
+
+    def report_checkpoint(self, path: Path) -> None:
+        with self._checkpoint_written:
+            self._last_checkpoint = path
+            self._checkpoint_written.notify_all()
+
+    def wait_while_paused(self) -> bool:
+        """Block while paused. Returns whether there was a pause."""
+        if not self.paused:
+            return False
+        while not self._running.wait(0.1):
+            if self.stopping or self._checkpoint_wanted.is_set():
+                break
+        return True
+
+
+def write_model(model: PPO, path: Path) -> Path:
+    """Save a model so that `path` is either absent, the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.zip")
+    try:
+        model.save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def latest_checkpoint(run_dir: Path) -> Path | None:
+    """The checkpoint with the most steps, or None."""
+    found = [
+        (int(match.group(1)), path)
+        for path in (run_dir / "checkpoints").glob("step_*.zip")
+        if (match := re.fullmatch(r"step_(\d+)", path.stem))
+    ]
+    return max(found)[1] if found else None
+
+
+class _Run(BaseCallback):
+    """Everything a run does beside learning."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        run_dir: Path,
+        control: TrainingControl,
+        on_progress: Callable[[TrainingProgress], None],
+    ) -> None:
+        super().__init__()
+        self.config, self.run_dir, self.control, self.on_progress = config, run_dir, control, on_progress
+        self.task = load_task(config.task)
+        self.best = float("nan")
+        self._elapsed_before = 0.0
+        self._rate = self._eta = float("nan")
+
+    # state that a resumed run continues with; saved within the model
+    def _state(self) -> dict[str, Any]:
+        return {
+            "elapsed_s": self._elapsed_before + time.monotonic() - self._started,
+            "best": self.best,
+            "next_checkpoint": self._next_checkpoint,
+            "next_evaluation": self._next_evaluation,
+            "environment_rng": self.environment.generator.get_state(),
+            "torch_rng": torch.get_rng_state(),
+            "numpy_rng": np.random.get_state(),
+            "python_rng": random.getstate(),
+        }
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        if state is None:
+            self._next_checkpoint = self.config.checkpoint_interval
+            self._next_evaluation = self.config.evaluation_interval
+            return
+        self._elapsed_before, self.best = state["elapsed_s"], state["best"]
+        self._next_checkpoint, self._next_evaluation = state["next_checkpoint"], state["next_evaluation"]
+        self._rng = state
+
+    def restore_rng(self) -> None:
+        state = getattr(self, "_rng", None)
+        if state is not None:
+            self.environment.generator.set_state(state["environment_rng"])
+            torch.set_rng_state(state["torch_rng"])
+            np.random.set_state(state["numpy_rng"])
+            random.setstate(state["python_rng"])
+
+    @property
+    def environment(self) -> Environment:
+        return self.training_env.environment  # type: ignore[attr-defined]
+
+    @property
+    def normaliser(self) -> GraphNormaliser:
+        return self.model.policy.features_extractor
+
+    def _on_training_start(self) -> None:
+        self._started = self._rollout_started = time.monotonic()
+        self.restore_rng()
+        if self.normaliser.count == 0:
+            self._warm_up()
+        self.report("training")
+
+    def _warm_up(self) -> None:
+        """First observation statistics, from a little random motion that does not count as training."""
+        environment, observations = self.environment, []
+        for _ in range(self.config.ppo.rollout_steps):
+            action = self.config.ppo.initial_std * torch.randn(
+                environment.num_envs, environment.graph.action_size, generator=environment.generator
+            )
+            with torch.no_grad():
+                observations.append(environment.step(action).observation)
+        self.normaliser.update(torch.cat(observations))
+
+    def _on_rollout_start(self) -> None:
+        if not hasattr(self, "_progress_steps"):
+            self._progress_steps = self.num_timesteps
+        elif self.num_timesteps > self._progress_steps:
+            # The last update is over: its rollout may now shape the statistics of the next.
+            observations = self.model.rollout_buffer.observations
+            self.normaliser.update(torch.from_numpy(observations).reshape(-1, observations.shape[-1]))
+            self._write_progress()
+            self._after_update()
+        self._rollout_started = time.monotonic()
+
+    def _on_step(self) -> bool:
+        if self.control.wait_while_paused() and not self.control.stopping:
+            self.report("paused" if self.control.paused else "training")
+        if self.control.take_checkpoint_request():
+            self.checkpoint()
+        return not self.control.stopping
+
+    def finish(self) -> None:
+        """Write what the last update left: its progress row, an evaluation and a checkpoint."""
+        if self.num_timesteps > getattr(self, "_progress_steps", self.num_timesteps):
+            self._write_progress()
+        if not self.control.stopping:
+            self.evaluate()
+        self.checkpoint()
+
+    def _after_update(self) -> None:
+        if self.num_timesteps >= self._next_evaluation:
+            self._next_evaluation += self.config.evaluation_interval
+            self.evaluate()
+        if self.num_timesteps >= self._next_checkpoint:
+            self._next_checkpoint += self.config.checkpoint_interval
+            self.checkpoint()
+
+    def checkpoint(self) -> Path:
+        self.model.run_state = self._state()
+        path = write_model(self.model, self.run_dir / "checkpoints" / f"step_{self.num_timesteps:010d}.zip")
+        for old in sorted(path.parent.glob("step_*.zip"))[:-CHECKPOINTS_KEPT]:
+            old.unlink()
+        self.control.report_checkpoint(path)
+        return path
+
+    def evaluate(self) -> None:
+        self.report("evaluating")
+        graph = actor_graph(self.model.policy)
+        value = score(
+            self.task, graph, sim=self.config.sim, episodes=self.config.evaluation_episodes, seed=self.config.seed
+        )
+        append_row(self.run_dir / "evaluations.csv", {"steps": self.num_timesteps, "score": value})
+        self.logger.record("evaluation/score", value)
+        if not value <= self.best:
+            self.best = value
+            write_model(self.model, self.run_dir / "best" / "model.zip")
+        self.report("training")
+
+    def _write_progress(self) -> None:
+        now = time.monotonic()
+        steps = self.num_timesteps - self._progress_steps
+        self._rate = steps / (now - self._rollout_started)
+        self._eta = (self.config.steps - self.num_timesteps) / self._rate
+        self._progress_steps = self.num_timesteps
+        values = self.logger.name_to_value
+        for name, value in self.environment.pop_reward_terms().items():
+            self.logger.record(f"reward/{name}", value)
+        reward, length = self._episodes()
+        append_row(
+            self.run_dir / "progress.csv",
+            {
+                "steps": self.num_timesteps,
+                "time_s": self._elapsed_before + now - self._started,
+                "reward": reward,
+                "episode_length_s": length,
+                "steps_per_second": self._rate,
+                "approx_kl": values.get("train/approx_kl", float("nan")),
+                "explained_variance": values.get("train/explained_variance", float("nan")),
+                "value_loss": values.get("train/value_loss", float("nan")),
+                "learning_rate": values.get("train/learning_rate", float("nan")),
+                "action_std": values.get("train/std", float("nan")),
+            },
+        )
+        self.report("training")
+
+    def _episodes(self) -> tuple[float, float]:
+        episodes = self.model.ep_info_buffer
+        if not episodes:
+            return float("nan"), float("nan")
+        return (
+            float(np.mean([e["r"] for e in episodes])),
+            float(np.mean([e["l"] for e in episodes])) * self.task.control_period,
+        )
+
+    def report(self, phase: str) -> None:
+        reward, length = self._episodes()
+        self.on_progress(
+            TrainingProgress(
+                phase=phase,
+                steps=self.num_timesteps,
+                total_steps=self.config.steps,
+                steps_per_second=self._rate,
+                mean_reward=reward,
+                mean_episode_length=length,
+                best_evaluation=self.best,
+                eta=self._eta,
+            )
+        )
+
+
+def append_row(path: Path, row: dict[str, float]) -> None:
+    """Append a row to a CSV file, with a header if the file is new."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+
+
+def _truncate_rows(path: Path, steps: int) -> None:
+    """Drop the rows beyond `steps`: they belong to work that the killed run did not keep."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    kept = [rows[0], *(row for row in rows[1:] if int(row[0]) <= steps)]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", newline="") as file:
+        csv.writer(file).writerows(kept)
+    os.replace(temporary, path)
+
+
+def make_model(config: TrainingConfig, env: Sb3VecEnv) -> PPO:
+    """An untrained PPO model for the run; its policy normalises with the environment's own graph."""
+    ppo = config.ppo
+    batch = config.num_envs * ppo.rollout_steps
+
+    def learning_rate(remaining: float) -> float:
+        return ppo.final_learning_rate + (ppo.learning_rate - ppo.final_learning_rate) * remaining
+
+    return PPO(
+        "MlpPolicy",
+        env,
+        learning_rate=learning_rate,
+        n_steps=ppo.rollout_steps,
+        batch_size=batch // ppo.minibatches,
+        n_epochs=ppo.epochs,
+        gamma=ppo.gamma,
+        gae_lambda=ppo.gae_lambda,
+        clip_range=ppo.clip_range,
+        ent_coef=ppo.entropy_coefficient,
+        vf_coef=ppo.value_coefficient,
+        max_grad_norm=ppo.max_gradient_norm,
+        target_kl=ppo.target_kl,
+        seed=config.seed,
+        device=env.environment.device,
+        policy_kwargs={
+            "net_arch": {"pi": list(ppo.hidden_sizes), "vf": list(ppo.hidden_sizes)},
+            "activation_fn": nn.ELU,
+            "log_std_init": float(np.log(ppo.initial_std)),
+            "features_extractor_class": GraphNormaliser,
+            "features_extractor_kwargs": {"graph": env.environment.graph},
+        },
+    )
+
+
+def prepare_run_directory(run_dir: Path, config: TrainingConfig, *, resume: bool) -> None:
+    """Create the directory, or check that it can be resumed.
+
+    Raises:
+        UserError: it exists and `resume` is not set, cannot be written, or belongs to another configuration.
+    """
+    config_file = run_dir / "config.yaml"
+    if resume:
+        if latest_checkpoint(run_dir) is None:
+            raise UserError(f"{run_dir}: no checkpoint to resume from; start the run without --resume")
+        stored = dataclasses.replace(from_yaml(config_file), steps=config.steps)
+        if stored != config:
+            changed = [
+                field.name
+                for field in dataclasses.fields(config)
+                if getattr(config, field.name) != getattr(stored, field.name)
+            ]
+            raise UserError(
+                f"{run_dir}: the run was started with another {', '.join(changed)}; only steps may change on resume"
+            )
+    elif config_file.exists():
+        raise UserError(f"{run_dir}: a run of that name exists; pass --resume to continue it or choose another name")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        temporary = config_file.with_name(".config.yaml")
+        temporary.write_text(to_yaml(config))
+        os.replace(temporary, config_file)
+    except OSError as error:
+        raise UserError(f"{run_dir}: cannot write the run: {error.strerror}") from None
+
+
+def _ignore(progress: TrainingProgress) -> None:
+    pass
+
+
+def train(
+    config: TrainingConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    control: TrainingControl | None = None,
+    on_progress: Callable[[TrainingProgress], None] = _ignore,
+) -> Path:
+    """Train until `config.steps`, or until `control` says stop. Ends with a checkpoint, also on Ctrl-C.
+
+    Args:
+        config: what to train.
+        run_dir: directory of the run; new, or with `resume` one that has a checkpoint.
+        resume: continue from the last checkpoint.
+        control: steers the run from another thread.
+        on_progress: called in this thread after every update and change of phase.
+
+    Returns:
+        The best model by evaluation (best/model.zip), or the last checkpoint where none was evaluated.
+
+    Raises:
+        UserError: the configuration or the directory cannot be used.
+    """
+    run_dir = Path(run_dir)
+    control = control or TrainingControl()
+    prepare_run_directory(run_dir, config, resume=resume)
+    task = load_task(config.task)
+    robot = load_robot(task.robot, task.variant)
+    simulator = make_simulator(config.sim, robot, config.num_envs, timestep=task.physics_timestep)
+    environment = Environment(task, simulator, seed=config.seed)
+    env = Sb3VecEnv(environment)
+    control.environment = environment
+    run = _Run(config, run_dir, control, on_progress)
+    try:
+        checkpoint = latest_checkpoint(run_dir) if resume else None
+        if checkpoint is not None:
+            try:
+                model = PPO.load(checkpoint, env=env, device=environment.device)
+            except Exception as error:
+                raise UserError(f"{checkpoint}: not a usable checkpoint: {error}") from None
+            for name in ("progress.csv", "evaluations.csv"):
+                _truncate_rows(run_dir / name, model.num_timesteps)
+            run.restore(model.run_state)
+        else:
+            model = make_model(config, env)
+            run.restore(None)
+        model.set_logger(configure(str(run_dir / "tensorboard"), ["tensorboard"]))
+        remaining = config.steps - model.num_timesteps
+        if remaining <= 0:
+            raise UserError(f"{run_dir}: already trained for {model.num_timesteps} steps; ask for more with --steps")
+        interrupted = False
+        try:
+            model.learn(remaining, callback=run, log_interval=1, reset_num_timesteps=False)
+        except KeyboardInterrupt:
+            control.stop()
+            interrupted = True
+        run.finish()
+        if interrupted:
+            raise KeyboardInterrupt
+        run.report("done")
+    except BaseException:
+        if run.model is not None and not control.stopping:
+            run.report("failed")
+        raise
+    finally:
+        env.close()
+    best = run_dir / "best" / "model.zip"
+    return best if best.exists() else run.checkpoint()

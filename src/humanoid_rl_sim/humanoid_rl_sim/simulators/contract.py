@@ -1,0 +1,166 @@
+"""What every simulator offers to the tasks: batched torch tensors in, batched torch tensors out.
+
+Conventions: `N` environments, `n` joints in motor order, SI units, quaternions (w, x, y, z), all floating point
+tensors float32 on `Simulator.device`. Vectors are in the world frame unless the name or docstring says otherwise.
+Masked operations take a boolean mask [N] and touch nothing outside it; a GPU simulator does not synchronise with
+the host in any method a step calls.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from humanoid_rl_core.robot import Gains, RobotModel
+
+
+@dataclass
+class SimulationState:
+    """State of all environments; the tensors are updated in place by `Simulator.refresh`."""
+
+    joint_pos: torch.Tensor
+    """[N, n] rad."""
+    joint_vel: torch.Tensor
+    """[N, n] rad/s."""
+    joint_torque: torch.Tensor
+    """[N, n] Nm, as applied in the last physics step, after the effort limit."""
+    base_pos: torch.Tensor
+    """[N, 3] m, base link origin."""
+    base_quat: torch.Tensor
+    """[N, 4] base orientation."""
+    base_lin_vel: torch.Tensor
+    """[N, 3] m/s, base link origin."""
+    base_ang_vel: torch.Tensor
+    """[N, 3] rad/s, base frame."""
+    imu_gyro: torch.Tensor
+    """[N, 3] rad/s, IMU frame."""
+    imu_quat: torch.Tensor
+    """[N, 4] IMU orientation."""
+    foot_pos: torch.Tensor
+    """[N, 2, 3] m, sole centre, left then right."""
+    foot_vel: torch.Tensor
+    """[N, 2, 3] m/s, sole centre."""
+    foot_force: torch.Tensor
+    """[N, 2, 3] N, net force the ground exerts on the foot."""
+    foot_contact: torch.Tensor
+    """[N, 2] bool, whether the foot touches anything."""
+
+    @classmethod
+    def zeros(cls, num_envs: int, num_joints: int, device: torch.device) -> SimulationState:
+        def new(*shape: int) -> torch.Tensor:
+            return torch.zeros((num_envs, *shape), device=device)
+
+        return cls(
+            joint_pos=new(num_joints),
+            joint_vel=new(num_joints),
+            joint_torque=new(num_joints),
+            base_pos=new(3),
+            base_quat=new(4),
+            base_lin_vel=new(3),
+            base_ang_vel=new(3),
+            imu_gyro=new(3),
+            imu_quat=new(4),
+            foot_pos=new(2, 3),
+            foot_vel=new(2, 3),
+            foot_force=new(2, 3),
+            foot_contact=torch.zeros((num_envs, 2), dtype=torch.bool, device=device),
+        )
+
+
+@dataclass(frozen=True)
+class InitialState:
+    """State to which environments are reset; every tensor has one row per environment."""
+
+    joint_pos: torch.Tensor
+    """[N, n] rad."""
+    joint_vel: torch.Tensor
+    """[N, n] rad/s."""
+    base_pos: torch.Tensor
+    """[N, 3] m."""
+    base_quat: torch.Tensor
+    """[N, 4]."""
+    base_lin_vel: torch.Tensor
+    """[N, 3] m/s."""
+    base_ang_vel: torch.Tensor
+    """[N, 3] rad/s, base frame."""
+
+
+@dataclass(frozen=True)
+class ModelProperties:
+    """Per-environment physical properties, relative to the nominal robot."""
+
+    friction: torch.Tensor
+    """[N] sliding friction coefficient between sole and ground."""
+    base_mass_offset: torch.Tensor
+    """[N] kg, added to the torso."""
+    base_com_offset: torch.Tensor
+    """[N, 3] m, added to the torso's centre of mass."""
+    stiffness_scale: torch.Tensor
+    """[N, n] factor on the commanded stiffness."""
+    damping_scale: torch.Tensor
+    """[N, n] factor on the commanded damping."""
+    effort_limit_scale: torch.Tensor
+    """[N, n] factor on the effort limits (motor strength)."""
+    armature_scale: torch.Tensor
+    """[N, n] factor on the reflected rotor inertia."""
+
+    @classmethod
+    def nominal(cls, num_envs: int, num_joints: int, device: torch.device, friction: float = 1.0) -> ModelProperties:
+        ones = torch.ones(num_envs, num_joints, device=device)
+        zeros = torch.zeros(num_envs, device=device)
+        return cls(
+            friction=torch.full((num_envs,), friction, device=device),
+            base_mass_offset=zeros,
+            base_com_offset=torch.zeros(num_envs, 3, device=device),
+            stiffness_scale=ones,
+            damping_scale=ones,
+            effort_limit_scale=ones,
+            armature_scale=ones,
+        )
+
+
+class Simulator(ABC):
+    """A batch of `num_envs` independent robots on flat ground, each under joint PD control at physics rate."""
+
+    robot: RobotModel
+    num_envs: int
+    device: torch.device
+    timestep: float
+    """Physics time step in s."""
+    state: SimulationState
+
+    @abstractmethod
+    def set_gains(self, gains: Gains) -> None:
+        """Joint stiffness and damping of every environment (before per-environment scaling)."""
+
+    @abstractmethod
+    def set_joint_target(self, joint_target: torch.Tensor) -> None:
+        """Position targets [N, n] in rad; held until set again."""
+
+    @abstractmethod
+    def advance(self, substeps: int) -> None:
+        """Integrate `substeps` physics steps. `state` is stale until `refresh`."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Bring `state` up to date with the current instant."""
+
+    @abstractmethod
+    def reset(self, mask: torch.Tensor, initial: InitialState) -> None:
+        """Put the environments in `mask` [N] into their rows of `initial`; the others stay bit-identical.
+
+        `state` is up to date for the environments in `mask` afterwards.
+        """
+
+    @abstractmethod
+    def add_base_velocity(self, mask: torch.Tensor, delta: torch.Tensor) -> None:
+        """Push: add `delta` [N, 3] in m/s to the linear velocity of the base of the environments in `mask`."""
+
+    @abstractmethod
+    def set_properties(self, properties: ModelProperties) -> None:
+        """Give every environment its own physical properties."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release threads and memory; the simulator cannot be used afterwards."""

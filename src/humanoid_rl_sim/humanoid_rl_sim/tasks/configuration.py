@@ -1,0 +1,163 @@
+"""Typed configuration of a task; the YAML files are in config/task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from humanoid_rl_core.errors import UserError, nearest
+from humanoid_rl_core.resources import share_dir
+from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml
+
+
+@dataclass(frozen=True)
+class Range:
+    """Closed interval from which a value is drawn uniformly."""
+
+    lower: float
+    upper: float
+
+    def __post_init__(self) -> None:
+        if not self.lower <= self.upper:
+            raise UserError(f"range [{self.lower}, {self.upper}]: lower must not exceed upper")
+
+
+@dataclass(frozen=True)
+class ObservationTermConfig:
+    """One term of the actor's observation."""
+
+    name: str
+    scale: float = 1.0
+    noise: float = 0.0
+    """Half-width of the uniform noise added to the raw sensor in training, in the sensor's unit."""
+
+
+@dataclass(frozen=True)
+class ObservationConfig:
+    terms: tuple[ObservationTermConfig, ...]
+    history: int = 1
+    """Number of frames, oldest first."""
+
+
+@dataclass(frozen=True)
+class CommandConfig:
+    """Velocity command in the base's yaw frame."""
+
+    vx: Range
+    """m/s, forward."""
+    vy: Range
+    """m/s, left."""
+    yaw_rate: Range
+    """rad/s, counter-clockwise."""
+    resampling_time: Range = Range(4.0, 8.0)
+    """s between two draws."""
+    standing_fraction: float = 0.1
+    """Fraction of draws that are zero."""
+
+
+@dataclass(frozen=True)
+class ResetConfig:
+    joint_noise: float = 0.1
+    """rad, half-width around the default pose."""
+    joint_vel_noise: float = 0.1
+    """rad/s, half-width."""
+    tilt_noise: float = 0.05
+    """rad, half-width of initial roll and pitch."""
+    base_velocity_noise: float = 0.1
+    """m/s, half-width per horizontal axis."""
+
+
+@dataclass(frozen=True)
+class PushConfig:
+    interval: Range
+    """s between two pushes."""
+    speed: Range
+    """m/s added to the base in a random horizontal direction."""
+
+
+@dataclass(frozen=True)
+class LatencyConfig:
+    action: Range = Range(0.0, 0.0)
+    """s from the observation to the moment the new target acts, one draw per episode."""
+    sensor_step_probability: float = 0.0
+    """Chance that an episode's sensors are one control period old."""
+
+
+@dataclass(frozen=True)
+class RandomisationConfig:
+    """Physical properties drawn once per environment."""
+
+    friction: Range = Range(1.0, 1.0)
+    payload: Range = Range(0.0, 0.0)
+    """kg on the torso."""
+    com_offset: Range = Range(0.0, 0.0)
+    """m, each axis of the torso."""
+    stiffness_scale: Range = Range(1.0, 1.0)
+    damping_scale: Range = Range(1.0, 1.0)
+    motor_strength: Range = Range(1.0, 1.0)
+    armature_scale: Range = Range(1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    name: str
+    description: str
+    gains: str
+    """Name of a gain set of the robot."""
+    observation: ObservationConfig
+    command: CommandConfig
+    rewards: Mapping[str, Mapping[str, Any]]
+    """Reward term -> its `weight` and named parameters (tasks/rewards.py)."""
+    terminations: Mapping[str, Mapping[str, Any]]
+    """Termination term -> its named parameters (tasks/terminations.py)."""
+    robot: str = "g1"
+    variant: str = "rev_1_0"
+    control_period: float = 0.02
+    """s."""
+    physics_timestep: float = 0.005
+    """s."""
+    episode_length: float = 10.0
+    """s, after which an episode is truncated."""
+    action_clip: float = 10.0
+    """Largest absolute action."""
+    action_scale: float = 0.25
+    """Target offset per unit of action, as a fraction of effort limit / stiffness."""
+    reset: ResetConfig = field(default_factory=ResetConfig)
+    push: PushConfig | None = None
+    latency: LatencyConfig = field(default_factory=LatencyConfig)
+    randomisation: RandomisationConfig = field(default_factory=RandomisationConfig)
+
+    @property
+    def decimation(self) -> int:
+        """Physics steps per control period."""
+        steps = round(self.control_period / self.physics_timestep)
+        if steps < 1 or abs(steps * self.physics_timestep - self.control_period) > 1e-9:
+            raise UserError(
+                f"task {self.name}: control_period {self.control_period} s is not a multiple of "
+                f"physics_timestep {self.physics_timestep} s"
+            )
+        return steps
+
+
+def task_directory() -> Path:
+    return share_dir() / "config" / "task"
+
+
+def task_names() -> list[str]:
+    """Names of the tasks that ship with the workspace."""
+    return sorted(path.stem for path in task_directory().glob("*.yaml"))
+
+
+def load_task(name: str) -> TaskConfig:
+    """The task of that name, or of a YAML file's path.
+
+    Raises:
+        UserError: unknown task, key or value, naming the nearest valid one.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else task_directory() / f"{name}.yaml"
+    if not path.is_file():
+        known = task_names()
+        raise UserError(f"unknown task '{name}'{nearest(name, known)}; tasks: {', '.join(known)}")
+    return load_dataclass(TaskConfig, load_yaml(path), str(path))

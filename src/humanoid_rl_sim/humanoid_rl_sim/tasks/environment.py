@@ -1,0 +1,409 @@
+"""One batched control step of a task: decode, physics, rewards, terminations, resets, observation.
+
+Every tensor stays on the simulator's device and nothing here reads one on the host, so the cost of a step beside
+the physics is a few dozen batched kernels whatever the number of environments.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from humanoid_rl_core.errors import UserError, nearest
+from humanoid_rl_core.policy_graph import ObservationTerm, PolicyGraph, projected_gravity
+from humanoid_rl_core.robot import Gains, RobotModel
+
+from humanoid_rl_sim.simulators.contract import InitialState, ModelProperties, Simulator
+from humanoid_rl_sim.tasks import rewards, terminations
+from humanoid_rl_sim.tasks.configuration import Range, TaskConfig
+from humanoid_rl_sim.tasks.terms import bind_term
+from humanoid_rl_sim.tasks.view import StepView
+
+COMMAND_NAMES = ("vx", "vy", "yaw_rate")
+
+
+def make_policy_graph(task: TaskConfig, robot: RobotModel) -> PolicyGraph:
+    """The task's policy graph, still without a network."""
+    gains = gain_set(task, robot)
+    ranges = (task.command.vx, task.command.vy, task.command.yaw_rate)
+    return PolicyGraph(
+        joint_names=robot.joint_names,
+        default_position=robot.default_position,
+        action_scale=task.action_scale * robot.effort_limit / gains.stiffness,
+        position_lower=robot.position_lower,
+        position_upper=robot.position_upper,
+        command_names=COMMAND_NAMES,
+        command_lower=[r.lower for r in ranges],
+        command_upper=[r.upper for r in ranges],
+        observation=[ObservationTerm(term.name, term.scale) for term in task.observation.terms],
+        history=task.observation.history,
+        action_clip=task.action_clip,
+    )
+
+
+def gain_set(task: TaskConfig, robot: RobotModel) -> Gains:
+    """The joint gains the task is trained with.
+
+    Raises:
+        UserError: the robot has no gain set of that name.
+    """
+    if task.gains not in robot.gains:
+        raise UserError(
+            f"task {task.name}: robot {robot.name} has no gain set '{task.gains}'{nearest(task.gains, robot.gains)}"
+        )
+    return robot.gains[task.gains]
+
+
+def joint_groups(robot: RobotModel, device: torch.device) -> dict[str, torch.Tensor]:
+    """Joint indices by body part: legs, hips, knees, ankles, waist, arms, all."""
+    parts = {
+        "legs": ("hip", "knee", "ankle"),
+        "hips": ("hip_roll", "hip_yaw"),
+        "knees": ("knee",),
+        "ankles": ("ankle",),
+        "waist": ("waist",),
+        "arms": ("shoulder", "elbow", "wrist"),
+        "all": ("",),
+    }
+    return {
+        group: torch.tensor(
+            [i for i, name in enumerate(robot.joint_names) if any(word in name for word in words)], device=device
+        )
+        for group, words in parts.items()
+    }
+
+
+@dataclass
+class StepResult:
+    """Outcome of a control step; the tensors are fresh."""
+
+    observation: torch.Tensor
+    """[N, observation_size] before normalisation; of the new episode where one ended."""
+    reward: torch.Tensor
+    """[N]."""
+    terminated: torch.Tensor
+    """[N] bool: failed."""
+    truncated: torch.Tensor
+    """[N] bool: ran out of time without having failed."""
+    final_observation: torch.Tensor
+    """[N, observation_size] the last observation of the episode, before any reset."""
+
+
+class Environment:
+    """A task on a simulator.
+
+    Args:
+        task: the task.
+        simulator: freshly made; its timestep must be the task's.
+        seed: seeds every random draw; equal seeds give equal runs on the CPU.
+        training: False turns observation noise, pushes, latency and randomisation off.
+    """
+
+    def __init__(self, task: TaskConfig, simulator: Simulator, *, seed: int = 0, training: bool = True) -> None:
+        self.task, self.simulator, self.robot = task, simulator, simulator.robot
+        self.num_envs, self.device = simulator.num_envs, simulator.device
+        if not math.isclose(simulator.timestep, task.physics_timestep):
+            raise ValueError(f"simulator timestep {simulator.timestep} is not the task's {task.physics_timestep}")
+        self.training = training
+        self.generator = torch.Generator(device=self.device).manual_seed(seed)
+        self.graph = make_policy_graph(task, self.robot).to(self.device)
+        self.decimation = task.decimation
+        self.max_episode_steps = round(task.episode_length / task.control_period)
+        simulator.set_gains(gain_set(task, self.robot))
+
+        n, joints = self.num_envs, len(self.robot.joint_names)
+
+        def vector(values) -> torch.Tensor:
+            return torch.as_tensor(values, dtype=torch.float32, device=self.device)
+
+        def zeros(*shape: int) -> torch.Tensor:
+            return torch.zeros((n, *shape), device=self.device)
+
+        self._default_pos = vector(self.robot.default_position)
+        self._reset_pos_limits = vector(self.robot.position_lower), vector(self.robot.position_upper)
+        self._command_ranges = vector(
+            [[r.lower, r.upper] for r in (task.command.vx, task.command.vy, task.command.yaw_rate)]
+        )
+        self._noise = self._noise_scales()
+        self._recurrent = self.graph.initial_state(n, self.device)
+        self._frames = self._recurrent[:, joints:]
+        self._last_sensors: tuple[torch.Tensor, ...] = (zeros(joints), zeros(joints), zeros(3), zeros(4))
+        self._target = self._default_pos.repeat(n, 1)
+        self._action_delay = torch.zeros(n, dtype=torch.long, device=self.device)
+        self._sensor_delay = torch.zeros(n, dtype=torch.bool, device=self.device)
+        self._command_left = zeros()
+        self._command_is_fixed = False
+        self._push_left = zeros()
+        self.episode_steps = torch.zeros(n, dtype=torch.long, device=self.device)
+
+        self.view = StepView(
+            robot=self.robot,
+            period=task.control_period,
+            state=simulator.state,
+            default_pos=self._default_pos,
+            position_lower=self._reset_pos_limits[0],
+            position_upper=self._reset_pos_limits[1],
+            effort_limit=vector(self.robot.effort_limit),
+            command=zeros(3),
+            action=zeros(joints),
+            last_action=zeros(joints),
+            last_joint_vel=zeros(joints),
+            projected_gravity=zeros(3),
+            base_lin_vel_yaw=zeros(3),
+            air_time=zeros(2),
+            contact_time=zeros(2),
+            landed=torch.zeros(n, 2, dtype=torch.bool, device=self.device),
+            last_air_time=zeros(2),
+            joint_groups=joint_groups(self.robot, self.device),
+        )
+        self._rewards = []
+        for name, config in task.rewards.items():
+            parameters = dict(config)
+            if "weight" not in parameters:
+                raise UserError(f"task {task.name}: reward '{name}' needs the parameter 'weight'")
+            weight = float(parameters.pop("weight"))
+            self._rewards.append((name, weight, bind_term(rewards, "reward", name, parameters, task.name)))
+        self._terminations = [
+            (name, bind_term(terminations, "termination", name, config, task.name))
+            for name, config in task.terminations.items()
+        ]
+        self._term_sums = torch.zeros(len(self._rewards), device=self.device)
+        self._steps_summed = 0
+        if training:
+            self.simulator.set_properties(self._draw_properties())
+
+    # -- random draws ------------------------------------------------------------------------------------------
+
+    def _uniform(self, *shape: int) -> torch.Tensor:
+        return torch.rand((self.num_envs, *shape), generator=self.generator, device=self.device)
+
+    def _draw(self, interval: Range, *shape: int) -> torch.Tensor:
+        return interval.lower + (interval.upper - interval.lower) * self._uniform(*shape)
+
+    def _symmetric(self, half_width: float, *shape: int) -> torch.Tensor:
+        return half_width * (2.0 * self._uniform(*shape) - 1.0)
+
+    def _draw_properties(self) -> ModelProperties:
+        config, joints = self.task.randomisation, len(self.robot.joint_names)
+        return ModelProperties(
+            friction=self._draw(config.friction),
+            base_mass_offset=self._draw(config.payload),
+            base_com_offset=self._draw(config.com_offset, 3),
+            stiffness_scale=self._draw(config.stiffness_scale, joints),
+            damping_scale=self._draw(config.damping_scale, joints),
+            effort_limit_scale=self._draw(config.motor_strength, joints),
+            armature_scale=self._draw(config.armature_scale, joints),
+        )
+
+    def _noise_scales(self) -> dict[str, float]:
+        noise = {term.name: term.noise for term in self.task.observation.terms}
+        return {
+            "joint_pos": noise.get("joint_pos_rel", 0.0),
+            "joint_vel": noise.get("joint_vel", 0.0),
+            "imu_gyro": noise.get("base_ang_vel", 0.0),
+            "imu_quat": noise.get("projected_gravity", 0.0),
+        }
+
+    # -- the step ----------------------------------------------------------------------------------------------
+
+    def reset(self) -> torch.Tensor:
+        """Start a new episode everywhere. Returns the observation [N, observation_size]."""
+        self._reset(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
+        self._update_view()
+        return self._next_observation()
+
+    def step(self, action: torch.Tensor) -> StepResult:
+        """Apply `action` [N, n] for one control period."""
+        view = self.view
+        view.last_action = view.action
+        view.action = self.graph.clip_action(action)
+        view.last_joint_vel = view.state.joint_vel.clone()
+        if self.training and self.task.push is not None:
+            self._push()
+        self._physics(self.graph.decode(action))
+        self._recurrent = self.graph.next_state(action, self._frames)
+
+        self.episode_steps += 1
+        self._update_view()
+        reward = self._reward()
+        terminated = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        for _, term in self._terminations:
+            terminated = terminated | term(view)
+        truncated = (self.episode_steps >= self.max_episode_steps) & ~terminated
+        final_observation, _, _ = self._observe()
+
+        self._reset(terminated | truncated)
+        self._command_left -= self.task.control_period
+        self._resample_command(self._command_left <= 0.0)
+        self._update_orientation()
+        return StepResult(self._next_observation(), reward, terminated, truncated, final_observation)
+
+    def _physics(self, target: torch.Tensor) -> None:
+        delayed = min(self._max_action_delay, self.decimation) if self.training else 0
+        for substep in range(delayed):
+            still_old = (substep < self._action_delay)[:, None]
+            self.simulator.set_joint_target(torch.where(still_old, self._target, target))
+            self.simulator.advance(1)
+        if delayed < self.decimation:
+            self.simulator.set_joint_target(target)
+            self.simulator.advance(self.decimation - delayed)
+        self._target = target
+        self.simulator.refresh()
+
+    @property
+    def _max_action_delay(self) -> int:
+        return math.ceil(self.task.latency.action.upper / self.task.physics_timestep - 1e-9)
+
+    def _reward(self) -> torch.Tensor:
+        terms = torch.stack([weight * term(self.view).float() for _, weight, term in self._rewards])
+        self._term_sums += terms.mean(1)
+        self._steps_summed += 1
+        return terms.sum(0) * self.task.control_period
+
+    def pop_reward_terms(self) -> dict[str, float]:
+        """Mean weighted value of every reward term since the last call (reads the device)."""
+        means = (self._term_sums / max(self._steps_summed, 1)).tolist()
+        self._term_sums.zero_()
+        self._steps_summed = 0
+        return {name: mean for (name, _, _), mean in zip(self._rewards, means, strict=True)}
+
+    def _update_orientation(self) -> None:
+        view, quat = self.view, self.view.state.base_quat
+        view.projected_gravity = projected_gravity(quat)
+        w, x, y, z = quat.unbind(1)
+        yaw = torch.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+        cos, sin = torch.cos(yaw), torch.sin(yaw)
+        vx, vy, vz = view.state.base_lin_vel.unbind(1)
+        view.base_lin_vel_yaw = torch.stack((cos * vx + sin * vy, cos * vy - sin * vx, vz), 1)
+
+    def _update_view(self) -> None:
+        view, period = self.view, self.task.control_period
+        self._update_orientation()
+        contact = view.state.foot_contact
+        view.landed = contact & (view.air_time > 0.0)
+        view.last_air_time = torch.where(view.landed, view.air_time, view.last_air_time)
+        view.air_time = torch.where(contact, 0.0, view.air_time + period)
+        view.contact_time = torch.where(contact, view.contact_time + period, 0.0)
+
+    # -- observation -------------------------------------------------------------------------------------------
+
+    def _sense(self) -> tuple[torch.Tensor, ...]:
+        state = self.simulator.state
+        return (
+            self._noisy(state.joint_pos, "joint_pos"),
+            self._noisy(state.joint_vel, "joint_vel"),
+            self._noisy(state.imu_gyro, "imu_gyro"),
+            self._noisy(state.imu_quat, "imu_quat"),
+        )
+
+    def _noisy(self, value: torch.Tensor, sensor: str) -> torch.Tensor:
+        width = self._noise[sensor] if self.training else 0.0
+        return value + self._symmetric(width, value.shape[1]) if width > 0.0 else value.clone()
+
+    def _observe(self) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
+        """The observation of this instant, the frames to remember, and the sensors as read now."""
+        sensors = seen = self._sense()
+        if self.training and self.task.latency.sensor_step_probability > 0.0:
+            late = (self._sensor_delay & (self.episode_steps > 0))[:, None]
+            old = self._last_sensors
+            seen = tuple(torch.where(late, old[i], now) for i, now in enumerate(sensors))
+        observation, frames = self.graph.observe(*seen, self.view.command, self._recurrent)
+        return observation, frames, sensors
+
+    def _next_observation(self) -> torch.Tensor:
+        observation, self._frames, self._last_sensors = self._observe()
+        return observation
+
+    # -- events ------------------------------------------------------------------------------------------------
+
+    def _reset(self, mask: torch.Tensor) -> None:
+        config, joints, n = self.task.reset, len(self.robot.joint_names), self.num_envs
+        joint_pos = self._default_pos + self._symmetric(config.joint_noise, joints)
+        lower, upper = self._reset_pos_limits
+        roll, pitch = self._symmetric(config.tilt_noise), self._symmetric(config.tilt_noise)
+        yaw = self._symmetric(math.pi)
+        base_pos = torch.zeros(n, 3, device=self.device)
+        base_pos[:, 2] = self.robot.default_base_height
+        base_lin_vel = torch.zeros(n, 3, device=self.device)
+        base_lin_vel[:, :2] = self._symmetric(config.base_velocity_noise, 2)
+        self.simulator.reset(
+            mask,
+            InitialState(
+                joint_pos=torch.maximum(torch.minimum(joint_pos, upper), lower),
+                joint_vel=self._symmetric(config.joint_vel_noise, joints),
+                base_pos=base_pos,
+                base_quat=_quaternion_from_rpy(roll, pitch, yaw),
+                base_lin_vel=base_lin_vel,
+                base_ang_vel=torch.zeros(n, 3, device=self.device),
+            ),
+        )
+        keep = ~mask
+        rows = mask[:, None]
+        self.episode_steps *= keep
+        self._recurrent = torch.where(rows, 0.0, self._recurrent)
+        self._target = torch.where(rows, joint_pos, self._target)
+        view = self.view
+        view.action = torch.where(rows, 0.0, view.action)
+        view.last_action = torch.where(rows, 0.0, view.last_action)
+        view.air_time = torch.where(rows, 0.0, view.air_time)
+        view.contact_time = torch.where(rows, 0.0, view.contact_time)
+        self._resample_command(mask)
+        if self.training:
+            self._draw_episode(mask)
+
+    def _draw_episode(self, mask: torch.Tensor) -> None:
+        """Latency and the time to the first push are constant within an episode, or start with it."""
+        latency = self.task.latency
+        if latency.action.upper > 0.0:
+            delay = (self._draw(latency.action) / self.task.physics_timestep).round().long()
+            self._action_delay = torch.where(mask, delay, self._action_delay)
+        if latency.sensor_step_probability > 0.0:
+            late = self._uniform() < latency.sensor_step_probability
+            self._sensor_delay = torch.where(mask, late, self._sensor_delay)
+        if self.task.push is not None:
+            self._push_left = torch.where(mask, self._draw(self.task.push.interval), self._push_left)
+
+    def _resample_command(self, mask: torch.Tensor) -> None:
+        if self._command_is_fixed:
+            return
+        config = self.task.command
+        lower, upper = self._command_ranges.unbind(1)
+        command = lower + (upper - lower) * self._uniform(3)
+        command *= (self._uniform() >= config.standing_fraction)[:, None]
+        self.view.command = torch.where(mask[:, None], command, self.view.command)
+        self._command_left = torch.where(mask, self._draw(config.resampling_time), self._command_left)
+
+    def set_command(self, command: torch.Tensor) -> None:
+        """Give every environment its command [N, 3] for good: no more draws."""
+        self.view.command = command.to(self.device)
+        self._command_is_fixed = True
+
+    def _push(self) -> None:
+        assert self.task.push is not None
+        self._push_left -= self.task.control_period
+        due = self._push_left <= 0.0
+        speed, direction = self._draw(self.task.push.speed), self._symmetric(math.pi)
+        delta = torch.stack((speed * torch.cos(direction), speed * torch.sin(direction), torch.zeros_like(speed)), 1)
+        self.simulator.add_base_velocity(due, delta)
+        self._push_left = torch.where(due, self._draw(self.task.push.interval), self._push_left)
+
+    def close(self) -> None:
+        """Release the simulator."""
+        self.simulator.close()
+
+
+def _quaternion_from_rpy(roll: torch.Tensor, pitch: torch.Tensor, yaw: torch.Tensor) -> torch.Tensor:
+    """[N, 4] w, x, y, z of the rotation Rz(yaw) Ry(pitch) Rx(roll); angles [N] in rad."""
+    cr, sr = torch.cos(roll / 2), torch.sin(roll / 2)
+    cp, sp = torch.cos(pitch / 2), torch.sin(pitch / 2)
+    cy, sy = torch.cos(yaw / 2), torch.sin(yaw / 2)
+    return torch.stack(
+        (
+            cr * cp * cy + sr * sp * sy,
+            sr * cp * cy - cr * sp * sy,
+            cr * sp * cy + sr * cp * sy,
+            cr * cp * sy - sr * sp * cy,
+        ),
+        1,
+    )

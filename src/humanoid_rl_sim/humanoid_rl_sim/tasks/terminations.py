@@ -1,0 +1,18 @@
+"""Termination terms: [N] bool, True where the episode has failed."""
+
+from __future__ import annotations
+
+import torch
+
+from humanoid_rl_sim.tasks.view import StepView
+
+
+def tilted(view: StepView, *, limit: float) -> torch.Tensor:
+    """The base leans more than `limit` rad from upright."""
+    cosine = torch.cos(torch.tensor(limit))
+    return -view.projected_gravity[:, 2] < cosine.to(view.projected_gravity.device)
+
+
+def too_low(view: StepView, *, height: float) -> torch.Tensor:
+    """The base is lower than `height` m above the ground."""
+    return view.state.base_pos[:, 2] < height
