@@ -82,15 +82,19 @@ def bring_up(context: LaunchContext) -> list[Any]:
     """Preflight, then every process."""
     chosen = context.launch_configurations
     policy = find_policy(chosen["policy"])
-    name = check_policy(policy, chosen["model"], chosen["variant"])
+    contract = check_policy(policy, chosen["model"], chosen["variant"])
     check_domain_free()
     robot = {"robot": chosen["model"], "variant": chosen["variant"]}
     return [
-        LogInfo(msg=f"policy {name}: {policy}"),
+        LogInfo(msg=f"policy {contract.name}: {policy}"),
         supervised_node(
             "humanoid_rl_sim", "robot_twin", parameters={**robot, "hoisted": chosen["hoisted"] == "true"}
         ),
-        supervised_node("humanoid_rl_hardware", "embedded_host", parameters={**robot, "auto_activate": True}),
+        supervised_node(
+            "humanoid_rl_hardware",
+            "embedded_host",
+            parameters={**robot, "auto_activate": True, "policy_period": contract.control_period},
+        ),
         supervised_node(
             "humanoid_rl_inference",
             "policy_node",

@@ -36,7 +36,9 @@ def bring_up(context: LaunchContext) -> list[Any]:
         viewer = "rviz" if installed("rviz2") else "web"
     return [
         *([SetEnvironmentVariable("ROS_DOMAIN_ID", chosen["domain"])] if chosen["domain"] else []),
-        *viewer_actions(viewer, robot=chosen["model"], variant=chosen["variant"], port=chosen["port"]),
+        *viewer_actions(
+            viewer, robot=chosen["model"], variant=chosen["variant"], port=chosen["port"], essential=True
+        ),
     ]
 
 

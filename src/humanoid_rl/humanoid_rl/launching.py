@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -30,6 +31,15 @@ INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 # What a child gets to put the robot into damping and to leave: after SIGINT, and again after SIGTERM.
 END_TIMEOUT = 5.0
+
+
+def ended_with_parent(signal_name: str) -> list[str]:
+    """Prefix of a command line: the kernel sends the signal when the process that started it is gone.
+
+    A parent that is killed outright cannot end its children. Empty where util-linux's setpriv is missing.
+    """
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", signal_name] if setpriv else []
 
 
 def launch_file(name: str) -> Path:

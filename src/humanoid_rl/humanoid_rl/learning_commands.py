@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from humanoid_rl_core.errors import UserError, nearest
 
 from humanoid_rl.preflight import find_policy, runs_dir
+from humanoid_rl.training_display import TrainingDisplay
+
+if TYPE_CHECKING:
+    from humanoid_rl_sim.learning.configuration import TrainingConfig
 
 DEFAULT_TASK = "stand"
 
@@ -74,6 +79,24 @@ def split_items(items: Sequence[str], task: str | None) -> tuple[str, dict[str, 
     return (named[0] if named else DEFAULT_TASK), overrides
 
 
+def resumed_config(stored: TrainingConfig, overrides: Mapping[str, str]) -> TrainingConfig:
+    """A run's own configuration, with more steps if they are asked for.
+
+    Raises:
+        UserError: anything else is to change, which would make it another run.
+    """
+    changed = [
+        key for key, value in overrides.items() if key != "steps" and value != str(getattr(stored, key, ""))
+    ]
+    if changed:
+        raise UserError(f"train: on --resume only the steps may change, not {', '.join(changed)}")
+    if "steps" in overrides:
+        if not overrides["steps"].isdecimal():
+            raise UserError(f"train: steps={overrides['steps']} is not a whole number")
+        return dataclasses.replace(stored, steps=int(overrides["steps"]))
+    return stored
+
+
 def train(
     *, items: Sequence[str], task: str | None, overrides: Mapping[str, str], name: str | None, resume: bool
 ) -> int:
@@ -85,14 +108,15 @@ def train(
         if name is None:
             raise UserError("train: --resume needs --name, the run to go on with")
         run_dir = new_run_dir(name, resume=True)
-        config = from_yaml(run_dir / "config.yaml")
+        config = resumed_config(from_yaml(run_dir / "config.yaml"), {**extra, **overrides})
     else:
         config = load_training_config(task, {**extra, **overrides})
         run_dir = new_run_dir(name or f"{Path(task).stem}-{time.strftime('%Y%m%d-%H%M%S')}", resume=False)
 
     from humanoid_rl_sim.learning.training import train as train_run
 
-    best = train_run(config, run_dir, resume=resume)
+    with TrainingDisplay(str(run_dir)) as display:
+        best = train_run(config, run_dir, resume=resume, on_progress=display.show)
     print(f"best model: {best}\nexport it:  humanoid-rl export --run {run_dir.name}")
     return 0
 
@@ -116,13 +140,10 @@ def evaluate(*, policy: str | None, run: str | None, task: str | None, episodes:
     if not path.is_file():
         raise UserError(f"{path} does not exist: export the run first, humanoid-rl export --run {run}")
 
-    from humanoid_rl_sim.learning.evaluation import evaluate_policy, evaluate_run
+    from humanoid_rl_sim.learning.evaluation import evaluate_policy
 
-    result: dict[str, Any]
-    if run_dir:
-        result = evaluate_run(run_dir, episodes=episodes, seed=seed)
-    else:
-        result = evaluate_policy(path, task=task, episodes=episodes, seed=seed)
+    output = run_dir / "evaluation.json" if run_dir else None
+    result = evaluate_policy(path, task=task, episodes=episodes, seed=seed, output=output)
     for line in describe_evaluation(result):
         print(line)
     return 0
@@ -130,4 +151,19 @@ def evaluate(*, policy: str | None, run: str | None, task: str | None, episodes:
 
 def describe_evaluation(result: Mapping[str, Any]) -> list[str]:
     """An evaluation in a few lines."""
-    return [f"{key}: {value}" for key, value in result.items() if isinstance(value, str | int | float)]
+    head = f"{result['task']}, {result['episodes']} episodes in {result['simulator']}, seed {result['seed']}"
+    if result["kind"] == "push":
+        push = f"push of {result['push_half_mps']:.2f} m/s"
+        return [
+            f"{head}, {push}: survived with the policy {result['policy']['survival']:.0%}, "
+            f"without {result['baseline']['survival']:.0%}",
+            "survival by push: "
+            + ", ".join(
+                f"{row['push_mps']:g} m/s {row['policy']:.0%} ({row['baseline']:.0%})"
+                for row in result["sweep"]
+            ),
+        ]
+    return [
+        f"{head}: success {result['success']:.0%}, survived {result['survival']:.0%}, error "
+        f"{result['velocity_error_mps']:.2f} m/s and {result['yaw_rate_error_radps']:.2f} rad/s"
+    ]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.resources import share_dir
+
+if TYPE_CHECKING:
+    from humanoid_rl_core.contract import PolicyContract
 
 DEFAULT_POLICY = "g1_stand"
 RUNS_VARIABLE = "HUMANOID_RL_RUNS"
@@ -56,8 +60,8 @@ def find_policy(name: str = "") -> Path:
     )
 
 
-def check_policy(path: Path, robot: str, variant: str) -> str:
-    """Load a policy with every refusal of its contract. Returns the name in the contract.
+def check_policy(path: Path, robot: str, variant: str) -> PolicyContract:
+    """Load a policy with every refusal of its contract, and return the contract.
 
     Raises:
         UserError: the file is no policy, or not one for this robot.
@@ -65,7 +69,7 @@ def check_policy(path: Path, robot: str, variant: str) -> str:
     from humanoid_rl_core.onnx_policy import OnnxPolicy
     from humanoid_rl_core.robot import load_robot
 
-    return str(OnnxPolicy(path, load_robot(robot, variant)).contract.name)
+    return OnnxPolicy(path, load_robot(robot, variant)).contract
 
 
 def check_domain_number(domain: str) -> None:

@@ -1,12 +1,13 @@
-"""Nodes in launch files: none is restarted, and one that ends, ends the launch with its reason."""
+"""Nodes in launch files: none is restarted, and an essential one takes the launch with it when it ends."""
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from launch.actions import LogInfo, OpaqueFunction, Shutdown, TimerAction
 from launch_ros.actions import Node
+
+from humanoid_rl.launching import ended_with_parent
 
 if TYPE_CHECKING:
     from launch import LaunchContext
@@ -21,8 +22,10 @@ def supervised_node(
     arguments: list[str] | None = None,
     grace: float = 0.0,
     may_finish: bool = False,
+    essential: bool = True,
+    patience: float = 5.0,
 ) -> Node:
-    """A node without which the launch makes no sense.
+    """A node that ends with the launch, and, if it is essential, the launch with it.
 
     Args:
         package: ROS package of the executable.
@@ -31,10 +34,12 @@ def supervised_node(
         arguments: further command line arguments.
         grace: seconds between the end of this node and the end of the launch; the others go on meanwhile.
         may_finish: exit code 0 is the expected end and ends the launch well.
+        essential: the launch makes no sense without it.
+        patience: seconds the node gets to leave after SIGINT before it is sent SIGTERM.
     """
 
     def on_exit(event: ProcessExited, context: LaunchContext) -> Any:
-        if context.is_shutdown:
+        if context.is_shutdown or not essential:
             return None
         if may_finish and event.returncode == 0:
             return Shutdown(reason=f"{executable} is done")
@@ -49,15 +54,14 @@ def supervised_node(
             TimerAction(period=grace, actions=[OpaqueFunction(function=end)]),
         ]
 
-    # A launch that is killed outright cannot end its children; then the kernel sends them SIGINT.
-    survive_nothing = shutil.which("setpriv")
     return Node(
         package=package,
         executable=executable,
         parameters=[parameters] if parameters else [],
         arguments=arguments or [],
         output="screen",
-        prefix=f"{survive_nothing} --pdeathsig INT" if survive_nothing else None,
+        prefix=" ".join(ended_with_parent("INT")) or None,
+        sigterm_timeout=str(patience),
         on_exit=on_exit,
         respawn=False,
     )

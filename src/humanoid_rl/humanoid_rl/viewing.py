@@ -12,6 +12,8 @@ from humanoid_rl_core.robot import load_robot
 from launch.actions import LogInfo
 from launch_ros.actions import Node
 
+from humanoid_rl.supervised_node import supervised_node
+
 VIEWERS = ("auto", "rviz", "web", "none")
 RVIZ_CONFIG = "config/rviz/humanoid_rl.rviz"
 
@@ -40,16 +42,15 @@ def choose_viewer(viewer: str) -> str:
     return "rviz" if installed("rviz2") else "web"
 
 
-def viewer_actions(viewer: str, *, robot: str, variant: str, port: str) -> list[Any]:
+def viewer_actions(viewer: str, *, robot: str, variant: str, port: str, essential: bool = False) -> list[Any]:
     """Launch actions of a viewer, and robot_state_publisher where it is installed.
-
-    A viewer may be closed or may fail without ending the robot.
 
     Args:
         viewer: one of VIEWERS.
         robot: robot description.
         variant: its variant.
         port: TCP port of the browser view.
+        essential: the launch ends with the viewer; else it may be closed or fail without ending the robot.
     """
     viewer = choose_viewer(viewer)
     actions: list[Any] = []
@@ -62,17 +63,16 @@ def viewer_actions(viewer: str, *, robot: str, variant: str, port: str) -> list[
             )
         )
     if viewer == "rviz":
-        actions.append(
-            Node(package="rviz2", executable="rviz2", arguments=["-d", str(share_dir() / RVIZ_CONFIG)])
-        )
+        start = {
+            "package": "rviz2",
+            "executable": "rviz2",
+            "arguments": ["-d", str(share_dir() / RVIZ_CONFIG)],
+        }
     elif viewer == "web":
-        actions.append(
-            Node(
-                package="humanoid_rl",
-                executable="web_view",
-                parameters=[{"robot": robot, "variant": variant, "port": int(port)}],
-                output="screen",
-            )
-        )
+        parameters = {"robot": robot, "variant": variant, "port": int(port)}
+        start = {"package": "humanoid_rl", "executable": "web_view", "parameters": parameters}
         actions.append(LogInfo(msg=f"browser view: http://localhost:{port}"))
+    else:
+        return actions
+    actions.append(supervised_node(**start, may_finish=True, essential=essential))
     return actions

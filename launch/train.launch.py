@@ -1,0 +1,93 @@
+"""Training as a ROS 2 node, with status, services and a preview of its first environment.
+
+    ros2 launch humanoid_rl train.launch.py task:=stand steps:=2000000 name:=mine
+
+Ctrl-C writes a checkpoint; `name:=mine resume:=true` goes on from it.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from humanoid_rl.launching import refuse_unknown_arguments
+from humanoid_rl.learning_commands import new_run_dir, resumed_config
+from humanoid_rl.preflight import check_domain_number
+from humanoid_rl.supervised_node import supervised_node
+from humanoid_rl.viewing import VIEWERS, viewer_actions
+from humanoid_rl_core.errors import UserError
+from humanoid_rl_sim.learning.configuration import from_yaml, load_training_config
+from humanoid_rl_sim.simulators.registry import SIMULATORS
+from humanoid_rl_sim.tasks.configuration import load_task, task_names
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
+
+# An update in progress has to end before the last checkpoint can be written.
+CHECKPOINT_PATIENCE = 60.0
+ARGUMENTS = [
+    DeclareLaunchArgument("task", default_value="stand", choices=task_names(), description="What to learn."),
+    DeclareLaunchArgument(
+        "sim", default_value=SIMULATORS[0], choices=list(SIMULATORS), description="Simulator to learn in."
+    ),
+    DeclareLaunchArgument(
+        "num_envs", default_value="", description="Environments stepped together; empty: the task's."
+    ),
+    DeclareLaunchArgument("steps", default_value="", description="Environment steps; empty: the task's."),
+    DeclareLaunchArgument("seed", default_value="", description="Seed; empty: the task's."),
+    DeclareLaunchArgument("name", default_value="", description="Run below runs/; empty: task and time."),
+    DeclareLaunchArgument(
+        "resume", default_value="false", choices=["true", "false"], description="Go on with that run."
+    ),
+    DeclareLaunchArgument(
+        "viewer", default_value="none", choices=list(VIEWERS), description="Preview of the first environment."
+    ),
+    DeclareLaunchArgument("port", default_value="8080", description="TCP port of the browser view."),
+    DeclareLaunchArgument("domain", default_value="", description="DDS domain; empty: ROS_DOMAIN_ID."),
+]  # fmt: skip
+NUMBERS = ("num_envs", "steps", "seed")
+
+
+def bring_up(context: LaunchContext) -> list[Any]:
+    """The training node, and a viewer if one is wanted."""
+    chosen = context.launch_configurations
+    check_domain_number(chosen["domain"])
+    given = {key: chosen[key] for key in NUMBERS if chosen[key]}
+    for key, value in given.items():
+        if not value.isdecimal() or (key != "seed" and int(value) == 0):
+            raise UserError(f"{key}:={value} is not a whole number above zero")
+    resume = chosen["resume"] == "true"
+    if resume and not chosen["name"]:
+        raise UserError("resume:=true needs name:=, the run to go on with")
+    name = chosen["name"] or f"{Path(chosen['task']).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run_dir = new_run_dir(name, resume)
+    if resume:
+        # What was not asked for is the run's own, which training insists on.
+        config = resumed_config(from_yaml(run_dir / "config.yaml"), given)
+    else:
+        config = load_training_config(chosen["task"], {**given, "sim": chosen["sim"]})
+    task = load_task(config.task)
+    return [
+        *([SetEnvironmentVariable("ROS_DOMAIN_ID", chosen["domain"])] if chosen["domain"] else []),
+        LogInfo(msg=f"training into {run_dir.resolve()}"),
+        supervised_node(
+            "humanoid_rl_sim",
+            "train_node",
+            parameters={
+                "task": config.task,
+                "sim": config.sim,
+                "num_envs": config.num_envs,
+                "steps": config.steps,
+                "seed": config.seed,
+                "run": str(run_dir.resolve()),
+                "resume": resume,
+            },
+            may_finish=True,
+            patience=CHECKPOINT_PATIENCE,
+        ),
+        *viewer_actions(chosen["viewer"], robot=task.robot, variant=task.variant, port=chosen["port"]),
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [refuse_unknown_arguments("train", ARGUMENTS), *ARGUMENTS, OpaqueFunction(function=bring_up)]
+    )
