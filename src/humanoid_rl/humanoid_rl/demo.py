@@ -116,8 +116,8 @@ def judge(gain: float, deployment: Mapping[str, Any]) -> int:
     failures = []
     if not gain >= REQUIRED_GAIN:
         failures.append(
-            f"the policy survives {gain * 100:+.0f} percentage points of the pushes more than the gains alone, "
-            f"{REQUIRED_GAIN * 100:.0f} are asked for: train longer (--steps)"
+            f"the policy survives {gain * 100:+.0f} percentage points more of the pushes than the gains "
+            f"alone, {REQUIRED_GAIN * 100:.0f} are asked for: train longer (--steps)"
         )
     if not deployment["survived"]:
         failures.append(f"the robot fell in the deployment: {deployment['failure']}")

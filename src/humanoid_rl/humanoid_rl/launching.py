@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.resources import share_dir
@@ -161,15 +161,15 @@ def run_launch(name: str, tokens: Iterable[str]) -> int:
     failed: list[str] = []
     interrupted = False
 
-    def on_start(event, context) -> None:  # type: ignore[no-untyped-def]
+    def on_start(event: Any, context: LaunchContext) -> None:
         children.add(event.pid)
 
-    def on_exit(event, context) -> None:  # type: ignore[no-untyped-def]
+    def on_exit(event: Any, context: LaunchContext) -> None:
         children.discard(event.pid)
         if event.returncode != 0 and not context.is_shutdown:
             failed.append(f"{event.process_name} ended with exit code {event.returncode}")
 
-    def on_shutdown(event, context) -> None:  # type: ignore[no-untyped-def]
+    def on_shutdown(event: Any, context: LaunchContext) -> None:
         nonlocal interrupted
         interrupted = interrupted or event.due_to_sigint
 

@@ -130,7 +130,7 @@ class Operator:
         return self._accepted(name, response)
 
     def stand(self) -> None:
-        """/policy/stand, and wait until the robot stands. While sensors are still to come it is asked again."""
+        """/policy/stand, asked again while sensors are still to come, and wait until the robot stands."""
         deadline = time.monotonic() + SERVICE_TIMEOUT
         while True:
             try:

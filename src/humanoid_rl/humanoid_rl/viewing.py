@@ -63,16 +63,16 @@ def viewer_actions(viewer: str, *, robot: str, variant: str, port: str, essentia
             )
         )
     if viewer == "rviz":
-        start = {
-            "package": "rviz2",
-            "executable": "rviz2",
-            "arguments": ["-d", str(share_dir() / RVIZ_CONFIG)],
-        }
+        config = str(share_dir() / RVIZ_CONFIG)
+        actions.append(
+            supervised_node("rviz2", "rviz2", arguments=["-d", config], may_finish=True, essential=essential)
+        )
     elif viewer == "web":
         parameters = {"robot": robot, "variant": variant, "port": int(port)}
-        start = {"package": "humanoid_rl", "executable": "web_view", "parameters": parameters}
         actions.append(LogInfo(msg=f"browser view: http://localhost:{port}"))
-    else:
-        return actions
-    actions.append(supervised_node(**start, may_finish=True, essential=essential))
+        actions.append(
+            supervised_node(
+                "humanoid_rl", "web_view", parameters=parameters, may_finish=True, essential=essential
+            )
+        )
     return actions
