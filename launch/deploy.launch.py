@@ -88,7 +88,9 @@ def bring_up(context: LaunchContext) -> list[Any]:
     return [
         LogInfo(msg=f"policy {contract.name}: {policy}"),
         supervised_node(
-            "humanoid_rl_sim", "robot_twin", parameters={**robot, "hoisted": chosen["hoisted"] == "true"}
+            "humanoid_rl_sim",
+            "robot_twin",
+            parameters={**robot, "start": "hoisted" if chosen["hoisted"] == "true" else "standing"},
         ),
         supervised_node(
             "humanoid_rl_hardware",

@@ -13,5 +13,10 @@ setup(
     maintainer_email="humanoid-rl@users.noreply.github.com",
     description="Batched simulators, tasks and learning, and their ROS nodes.",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["train_node = humanoid_rl_sim.nodes.train_node:main"]},
+    entry_points={
+        "console_scripts": [
+            "robot_twin = humanoid_rl_sim.nodes.robot_twin:main",
+            "train_node = humanoid_rl_sim.nodes.train_node:main",
+        ]
+    },
 )

@@ -168,7 +168,7 @@ class VirtualG1:
         """
         substeps = round(CYCLE / timestep) if timestep > 0.0 else 0
         if substeps < 1 or not math.isclose(substeps * timestep, CYCLE):
-            raise UserError(f"timestep: {CYCLE:g} s must be a multiple of it, {timestep:g} s does not fit")
+            raise UserError(f"timestep: must divide the cycle of {CYCLE:g} s, {timestep:g} s does not")
         if start not in get_args(Start):
             raise UserError(f"start: '{start}' is neither {' nor '.join(get_args(Start))}")
         if not (math.isfinite(sensor_noise) and sensor_noise >= 0.0):
