@@ -82,7 +82,7 @@ class Limits:
 
 
 def check_age(what: str, age: float, limit: float, future: float) -> str | None:
-    """Trip when a sample is older than limit (s), never came (inf), or is stamped ahead by more than future."""
+    """Trip when a sample is older than limit (s), never came (inf), or is stamped ahead by > future."""
     if age > limit:
         return f"no {what} yet" if age == np.inf else f"{what} {age:.3f} s old exceeds {limit:.3f}"
     if age < -future:

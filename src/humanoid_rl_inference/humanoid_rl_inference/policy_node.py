@@ -458,7 +458,8 @@ class ControlLoop(threading.Thread):
 
     Tick k is due at start + k x period, whatever the ticks before took; ticks that cannot be kept any more
     are left out and counted. Garbage is collected in the time left over after a tick: the young generation
-    each time (microseconds), everything once a second; what lives since start-up is frozen and not looked at again.
+    each time (microseconds), everything once a second; what lives since start-up is frozen and left
+    alone.
     """
 
     def __init__(self, node: PolicyNode, stop: threading.Event) -> None:
