@@ -27,7 +27,7 @@ from .contract import (
     golden_error,
 )
 from .errors import UserError
-from .onnx_policy import OnnxPolicy
+from .onnx_policy import EXPORT_AGAIN, OnnxPolicy
 from .policy_graph import PolicyGraph
 from .robot import Gains, RobotModel
 from .typed_yaml import load_dataclass
@@ -135,14 +135,17 @@ def _random_inputs(
     is off unit length by a per cent, commands beyond their range.
     """
     lower, upper = graph.command_lower.numpy(), graph.command_upper.numpy()
+    reach = 0.1 + 0.2 * (upper - lower)
+    command = rng.uniform(lower - reach, upper + reach, (steps, len(lower)))
+    # The last two are beyond the range on either side: their frames are the newest of the final state, where
+    # the contract's check can see that the graph clamps at the range the contract names.
+    command[-2:] = lower - reach, upper + reach
     inputs = {
         "joint_pos": rng.uniform(robot.position_lower, robot.position_upper, (steps, graph.action_size)),
         "joint_vel": rng.normal(0.0, robot.velocity_limit / 3.0, (steps, graph.action_size)),
         "imu_gyro": rng.normal(0.0, 2.0, (steps, 3)),
         "imu_quat": _random_quaternions(rng, steps),
-        "command": rng.uniform(
-            lower - 0.2 * (upper - lower), upper + 0.2 * (upper - lower), (steps, len(lower))
-        ),
+        "command": command,
     }
     return {name: inputs[name].astype(np.float32) for name in _INPUTS}
 
@@ -196,6 +199,10 @@ def _to_onnx(graph: PolicyGraph, contract: PolicyContract) -> bytes:
             dynamo=False,
         )
         model = onnx.load(file)
+    # The exporter drops inputs that the observation does not use; hosts feed all of them.
+    inputs = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in shapes.items()]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
     model.producer_name = "humanoid_rl"
     onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     onnx.checker.check_model(model, full_check=True)
@@ -206,7 +213,7 @@ def _write_checked(path: Path, model: bytes, graph: PolicyGraph, robot: RobotMod
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
+        with open(temporary, "wb") as file:
             file.write(model)
             file.flush()
             os.fsync(file.fileno())
@@ -216,7 +223,8 @@ def _write_checked(path: Path, model: bytes, graph: PolicyGraph, robot: RobotMod
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
     except UserError as error:
-        raise UserError(f"not exported: {str(error).replace(str(temporary), str(path))}") from None
+        line = str(error).replace(str(temporary), str(path)).removesuffix(f"; {EXPORT_AGAIN}")
+        raise UserError(f"not exported: {line}") from None
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from .robot import RobotModel
 
 _CPU = "CPUExecutionProvider"
-_EXPORT_AGAIN = "export the policy again with 'humanoid-rl export'"
+#: The remedy for a file that does not hold in itself.
+EXPORT_AGAIN = "export the policy again with 'humanoid-rl export'"
 
 Provider = str | tuple[str, Mapping[str, Any]]
 
@@ -161,20 +162,20 @@ class OnnxPolicy:
             try:
                 output = self.step(*(golden.inputs[name][step] for name in self._inputs))
             except UserError as error:
-                raise UserError(f"golden replay: {error}, {_EXPORT_AGAIN}") from None
+                raise UserError(f"golden replay: {error}, {EXPORT_AGAIN}") from None
             for name, actual in output._asdict().items():
                 error_at = golden_error(actual, golden.outputs[name][step])
                 worst = int(np.argmax(error_at))
                 if error_at[worst] > TOLERANCE:
                     raise UserError(
                         f"golden replay: step {step}, '{name}' of '{self.contract.joint_names[worst]}' "
-                        f"is off by {error_at[worst]:.2g} (allowed {TOLERANCE:g}); {_EXPORT_AGAIN}"
+                        f"is off by {error_at[worst]:.2g} (allowed {TOLERANCE:g}); {EXPORT_AGAIN}"
                     )
         error_at = golden_error(self.state, golden.final_state)
         if error_at.max() > TOLERANCE:
             raise UserError(
                 f"golden replay: output 'state_next' number {int(np.argmax(error_at))} is off by "
-                f"{error_at.max():.2g} (allowed {TOLERANCE:g}); {_EXPORT_AGAIN}"
+                f"{error_at.max():.2g} (allowed {TOLERANCE:g}); {EXPORT_AGAIN}"
             )
 
 
@@ -267,7 +268,7 @@ def _open_session(model: bytes, providers: Sequence[Provider]) -> ort.InferenceS
             session = ort.InferenceSession(model, options, providers=list(providers) or [_CPU])
     except Exception as error:  # onnxruntime's exception classes have no common base of their own
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"onnxruntime cannot load the model ({reason}); {_EXPORT_AGAIN}") from None
+        raise UserError(f"onnxruntime cannot load the model ({reason}); {EXPORT_AGAIN}") from None
     active = session.get_providers()
     for name in names:
         if name not in active:
@@ -285,12 +286,12 @@ def _read_contract(session: ort.InferenceSession) -> PolicyContract:
     if text is None:
         raise UserError(
             f"has no metadata '{METADATA_KEY}', so it was not exported by this project (or was cut short); "
-            f"{_EXPORT_AGAIN}"
+            f"{EXPORT_AGAIN}"
         )
     try:
         return PolicyContract.from_json(text)
     except UserError as error:
-        raise UserError(f"{error}; {_EXPORT_AGAIN}") from None
+        raise UserError(f"{error}; {EXPORT_AGAIN}") from None
 
 
 def _check_signature(session: ort.InferenceSession, contract: PolicyContract) -> None:
@@ -302,14 +303,14 @@ def _check_signature(session: ort.InferenceSession, contract: PolicyContract) ->
         for name in found:
             if name not in expected:
                 raise UserError(
-                    f"the graph has an unknown {kind} '{name}'{nearest(name, expected)}; {_EXPORT_AGAIN}"
+                    f"the graph has an unknown {kind} '{name}'{nearest(name, expected)}; {EXPORT_AGAIN}"
                 )
         for name, shape in expected.items():
             if name not in found:
-                raise UserError(f"the graph lacks the {kind} '{name}'; {_EXPORT_AGAIN}")
+                raise UserError(f"the graph lacks the {kind} '{name}'; {EXPORT_AGAIN}")
             node = found[name]
             if node.type != "tensor(float)" or tuple(node.shape) != shape:
                 raise UserError(
                     f"the graph's {kind} '{name}' is {node.type} {list(node.shape)}, but the contract "
-                    f"makes it tensor(float) {list(shape)}; {_EXPORT_AGAIN}"
+                    f"makes it tensor(float) {list(shape)}; {EXPORT_AGAIN}"
                 )
