@@ -25,6 +25,7 @@ Collision = Literal["feet", "full"]
 BASE_JOINT = "floating_base_joint"
 FLOOR = "floor"
 HOME_KEYFRAME = "home"
+TRACKING_CAMERA = "tracking"
 IMU_SENSORS = ("imu_gyro", "imu_accel", "imu_quat")
 FOOT_CONTACT_SENSORS = ("left_foot_contact", "right_foot_contact")
 
@@ -56,7 +57,7 @@ def build_mujoco_spec(
         timestep: physics step in s.
         collision: "feet": only the soles touch the floor, the fast choice for training, where a fall ends the
             episode anyway. "full": every collision shape touches the floor and the rest of the robot.
-        visual: keep the visual shapes and add light, sky and a floor pattern, for rendering.
+        visual: keep the visual shapes and add light, sky, a floor pattern and the camera "tracking".
 
     Raises:
         UserError: unknown collision choice or a timestep that is not positive.
@@ -73,7 +74,9 @@ def build_mujoco_spec(
     _set_options(spec, timestep)
     spec.body(robot.base_link).add_freejoint(name=BASE_JOINT)
     spec.body(robot.base_link).pos = [0.0, 0.0, robot.default_base_height]
-    _add_scene(spec, visual)
+    _add_floor(spec)
+    if visual:
+        _add_looks(spec, robot)
     _set_joints(spec, robot)
     _set_shapes(spec, robot, collision)
     _add_actuators(spec, robot)
@@ -132,7 +135,7 @@ def _set_options(spec: mujoco.MjSpec, timestep: float) -> None:
     # Joint damping and PD damping are integrated implicitly: stable at 5 ms with stiff gains.
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     # Elliptic cones: with pyramidal ones the soles chatter at 5 ms under stiff ankles (kp 300, kd 3, friction
-    # 0.4: feet unloaded in 8 % of the steps while standing still), with elliptic ones never, at the same speed.
+    # 0.4: feet unloaded in 8 % of the steps while standing), with elliptic ones never, at the same speed.
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     # As in mjlab's velocity tasks for this robot at this timestep (tasks/velocity/velocity_env_cfg.py).
     option.solver = mujoco.mjtSolver.mjSOL_NEWTON
@@ -140,8 +143,8 @@ def _set_options(spec: mujoco.MjSpec, timestep: float) -> None:
     option.ls_iterations = 20
 
 
-def _add_scene(spec: mujoco.MjSpec, visual: bool) -> None:
-    floor = spec.worldbody.add_geom(
+def _add_floor(spec: mujoco.MjSpec) -> None:
+    spec.worldbody.add_geom(
         name=FLOOR,
         type=mujoco.mjtGeom.mjGEOM_PLANE,
         size=[0.0, 0.0, 0.05],
@@ -149,17 +152,28 @@ def _add_scene(spec: mujoco.MjSpec, visual: bool) -> None:
         conaffinity=1,
         condim=3,
     )
-    if not visual:
-        return
+
+
+def _add_looks(spec: mujoco.MjSpec, robot: RobotModel) -> None:
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1920, 1080
-    spec.visual.headlight.ambient = [0.35, 0.35, 0.35]
-    spec.visual.headlight.diffuse = [0.35, 0.35, 0.35]
-    spec.worldbody.add_light(
-        pos=[2.0, -2.0, 5.0],
-        dir=[-0.35, 0.35, -0.9],
+    spec.visual.headlight.ambient = [0.4, 0.4, 0.4]
+    spec.visual.headlight.diffuse = [0.3, 0.3, 0.3]
+    spec.visual.quality.shadowsize = 4096
+    base = spec.body(robot.base_link)
+    base.add_light(
+        mode=mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM,
+        pos=[1.0, -1.0, 4.0],
+        dir=[-0.25, 0.25, -1.0],
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
         diffuse=[0.6, 0.6, 0.6],
         castshadow=True,
+    )
+    base.add_camera(
+        name=TRACKING_CAMERA,
+        mode=mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM,
+        pos=[1.7, -1.5, 0.35],
+        xyaxes=[0.66, 0.75, 0.0, -0.11, 0.10, 0.99],
+        fovy=45.0,
     )
     spec.add_texture(
         name="sky",
@@ -181,9 +195,9 @@ def _add_scene(spec: mujoco.MjSpec, visual: bool) -> None:
         width=300,
         height=300,
     )
-    tiles = spec.add_material(name="tiles", texrepeat=[2.0, 2.0], texuniform=True, reflectance=0.1)
+    tiles = spec.add_material(name="tiles", texrepeat=[2.0, 2.0], texuniform=True)
     tiles.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "tiles"
-    floor.material = "tiles"
+    spec.geom(FLOOR).material = "tiles"
 
 
 def _set_joints(spec: mujoco.MjSpec, robot: RobotModel) -> None:
