@@ -42,7 +42,8 @@ ARGUMENTS = [
         "interface", default_value="", description="Network interface of the robot (robot:=real)."
     ),
     DeclareLaunchArgument(
-        "hoisted", default_value="false", choices=BOOLEAN, description="Start with the twin on its hoist."
+        "start", default_value="standing", choices=["standing", "hoisted"],
+        description="Where the twin starts: soles on the floor, or hanging from the crane.",
     ),
     DeclareLaunchArgument(
         "auto_start", default_value="true", choices=BOOLEAN,
@@ -90,7 +91,7 @@ def bring_up(context: LaunchContext) -> list[Any]:
         supervised_node(
             "humanoid_rl_sim",
             "robot_twin",
-            parameters={**robot, "start": "hoisted" if chosen["hoisted"] == "true" else "standing"},
+            parameters={**robot, "start": chosen["start"]},
         ),
         supervised_node(
             "humanoid_rl_hardware",

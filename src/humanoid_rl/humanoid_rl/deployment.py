@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.rotation import projected_gravity
 from nav_msgs.msg import Odometry
@@ -32,6 +33,8 @@ from humanoid_rl_interfaces.msg import HostStatus, JointCommand, PolicyStatus
 
 BRING_UP_TIMEOUT = 60.0
 END_TIMEOUT = 20.0
+HOIST_TIMEOUT = 40.0
+HOIST_OFF = "off"  # in the twin's diagnostics
 RECORD_PERIOD = 0.02
 # A base that is this low or tilted this far does not come back up; the tasks' own terminations.
 FALLEN_HEIGHT = 0.5
@@ -164,6 +167,7 @@ class Recording:
     tick_stamp_s: list[tuple[int, float]] = field(default_factory=list)
     host_period_error_s: dict[str, float] = field(default_factory=dict)
     deadline_misses: int = 0
+    real_time_factor: float = 1.0
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, rounded to what they mean."""
@@ -184,6 +188,7 @@ class Recording:
             "tick_period_s": np.round(periods, 7).tolist(),
             "host_period_error_s": self.host_period_error_s,
             "deadline_misses": self.deadline_misses,
+            "real_time_factor_min": self.real_time_factor,
         }
 
 
@@ -198,6 +203,7 @@ class Recorder:
         self._commands = Polled(node, JointCommand, "/joint_command")
         self._odometry = Polled(node, Odometry, "/ground_truth/odom")
         self._policy = Polled(node, PolicyStatus, "/policy/status", depth=200)
+        self._diagnostics = Polled(node, DiagnosticArray, "/diagnostics", depth=20)
         self._host = Polled(node, HostStatus, "/host/status", depth=10)
         self._joint_pos: dict[str, float] = {}
         self._joint_target: dict[str, float] = {}
@@ -205,6 +211,7 @@ class Recorder:
         self.recording = Recording()
         self.policy: PolicyStatus | None = None
         self.host: HostStatus | None = None
+        self.twin: dict[str, str] = {}
 
     @property
     def now(self) -> float:
@@ -257,6 +264,12 @@ class Recorder:
                 recording.tick_stamp_s.append((status.ticks, stamp.sec + 1e-9 * stamp.nanosec))
                 recording.tick_latency_s.append(status.tick_latency)
             recording.deadline_misses = status.deadline_misses
+        for array in self._diagnostics.take_all():
+            for diagnostic in array.status:
+                if diagnostic.name == "robot_twin":
+                    self.twin = {pair.key: pair.value for pair in diagnostic.values}
+                    factor = float(self.twin["real_time_factor"])
+                    recording.real_time_factor = min(recording.real_time_factor, factor)
         for host in self._host.take_all():
             self._note_state("host", self.host, host)
             self.host = host
@@ -280,12 +293,14 @@ class Recorder:
             self.event(f"{who}_state", state=STATE_NAMES[type(now)][now.state], cause=now.cause)
 
 
-def _state_names(message: type) -> dict[int, str]:
-    """Constants of a message by value."""
-    return {getattr(message, name): name for name in dir(message) if name.isupper()}
+def _names(message: type, *constants: str) -> dict[int, str]:
+    return {getattr(message, name): name for name in constants}
 
 
-STATE_NAMES = {PolicyStatus: _state_names(PolicyStatus), HostStatus: _state_names(HostStatus)}
+STATE_NAMES = {
+    PolicyStatus: _names(PolicyStatus, "IDLE", "STANDING", "RUNNING", "FAULT"),
+    HostStatus: _names(HostStatus, "INACTIVE", "WAITING_STATE", "READY", "ACTIVE", "DAMPING"),
+}
 
 
 def run_deployment(
@@ -342,10 +357,10 @@ def run_deployment(
         progress("standing up")
         recorder.event("stand")
         operator.stand()
-        if arguments.get("hoisted") == "true":
-            recorder.event("hoist_released")
-            operator.hoist(False)
-            recorder.record(1.0)
+        operator.wait_until(
+            lambda: recorder.twin.get("hoist") == HOIST_OFF, "the hoist did not come off", HOIST_TIMEOUT
+        )
+        recorder.event("hoist_off")
         recorder.event("start")
         operator.start()
         progress(f"running for {run_time:g} s")

@@ -74,7 +74,7 @@ class Operator:
     def __init__(self, name: str = "operator") -> None:
         self.while_waiting: Callable[[], None] = lambda: None
         self.context = Context()
-        rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=[], context=self.context, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node(name, context=self.context, start_parameter_services=False)
         self.observer = rclpy.create_node(
             f"{name}_observer", context=self.context, start_parameter_services=False

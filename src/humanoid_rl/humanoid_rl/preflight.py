@@ -97,7 +97,7 @@ def check_domain_free(seconds: float = DISCOVERY_TIME) -> None:
     domain = os.environ.get("ROS_DOMAIN_ID") or "0"
     context = Context()
     try:
-        rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
         node = rclpy.create_node("deploy_preflight", context=context, start_parameter_services=False)
     except Exception as error:
         raise UserError(f"ROS 2 cannot join domain {domain}: {str(error).splitlines()[0]}") from None
