@@ -26,10 +26,11 @@ class PpoConfig:
     minibatches: int = 4
     epochs: int = 4
     learning_rate: float = 5.0e-4
-    """At the start; falls linearly to `final_learning_rate`."""
-    final_learning_rate: float = 1.0e-4
-    target_kl: float = 0.03
-    """An update stops early beyond 1.5 times this divergence."""
+    """At the start; then adapted so that an update moves the policy by about `desired_kl`."""
+    minimum_learning_rate: float = 1.0e-5
+    maximum_learning_rate: float = 2.0e-3
+    desired_kl: float = 0.01
+    """KL divergence between the policies before and after an update; halved and doubled bounds steer the rate."""
     gamma: float = 0.99
     gae_lambda: float = 0.95
     clip_range: float = 0.2

@@ -25,6 +25,7 @@ from humanoid_rl_core.robot import load_robot
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import FloatSchedule
 from torch import nn
 
 from humanoid_rl_sim.learning.actor import actor_graph
@@ -225,8 +226,25 @@ class _Run(BaseCallback):
             observations = self.model.rollout_buffer.observations
             self.normaliser.update(torch.from_numpy(observations).reshape(-1, observations.shape[-1]))
             self._write_progress()
+            self._adapt_learning_rate()
             self._after_update()
         self._rollout_started = time.monotonic()
+
+    def _adapt_learning_rate(self) -> None:
+        """Keep the divergence of an update near the desired one (Schulman et al. 2017, adaptive penalty rule)."""
+        ppo, kl = self.config.ppo, self.logger.name_to_value.get("train/approx_kl")
+        if kl is None:
+            return
+        rate = self.model.lr_schedule(1.0)
+        if kl > 2.0 * ppo.desired_kl:
+            rate = max(rate / 1.5, ppo.minimum_learning_rate)
+        elif kl < 0.5 * ppo.desired_kl:
+            rate = min(rate * 1.5, ppo.maximum_learning_rate)
+        self._set_learning_rate(rate)
+
+    def _set_learning_rate(self, rate: float) -> None:
+        self.model.learning_rate = rate
+        self.model.lr_schedule = FloatSchedule(rate)
 
     def _on_step(self) -> bool:
         if self.control.wait_while_paused() and not self.control.stopping:
@@ -352,13 +370,10 @@ def make_model(config: TrainingConfig, env: Sb3VecEnv) -> PPO:
     ppo = config.ppo
     batch = config.num_envs * ppo.rollout_steps
 
-    def learning_rate(remaining: float) -> float:
-        return ppo.final_learning_rate + (ppo.learning_rate - ppo.final_learning_rate) * remaining
-
     return PPO(
         "MlpPolicy",
         env,
-        learning_rate=learning_rate,
+        learning_rate=ppo.learning_rate,
         n_steps=ppo.rollout_steps,
         batch_size=batch // ppo.minibatches,
         n_epochs=ppo.epochs,
@@ -368,7 +383,6 @@ def make_model(config: TrainingConfig, env: Sb3VecEnv) -> PPO:
         ent_coef=ppo.entropy_coefficient,
         vf_coef=ppo.value_coefficient,
         max_grad_norm=ppo.max_gradient_norm,
-        target_kl=ppo.target_kl,
         seed=config.seed,
         device=env.environment.device,
         policy_kwargs={
