@@ -92,11 +92,11 @@ def check_age(what: str, age: float, limit: float, future: float) -> str | None:
 
 def check_finite(what: str, names: Sequence[str], values: Array) -> str | None:
     """Trip on the first NaN or infinity; names has one entry per value."""
-    # A sum is finite only if every term is, and costs one pass; an overflow to inf is caught below.
-    if np.isfinite(values.sum()):
+    finite = np.isfinite(values)
+    if finite.all():
         return None
-    bad = np.flatnonzero(~np.isfinite(values))
-    return f"{names[bad[0]]} {what} {values[bad[0]]} is not finite" if bad.size else None
+    bad = int(finite.argmin())
+    return f"{names[bad]} {what} {values[bad]} is not finite"
 
 
 def check_quaternion(quat: Array, limit: float) -> str | None:
