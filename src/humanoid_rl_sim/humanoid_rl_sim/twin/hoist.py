@@ -25,10 +25,10 @@ UPRIGHT_DAMPING = 15.0
 """Nm s/rad; as stiff a damper as a torso of 0.1 kg m^2 takes at a 2 ms step."""
 STRONGEST_PULL = 2.5
 """times the weight."""
-LOWEST = 0.05
-"""m; with the base this low the robot lies on the floor."""
-SLACK_TIME = 0.1
-"""s without tension after which the rope is off."""
+LYING = 0.25
+"""m; with the base this low the robot sits or lies on the floor."""
+SLACK_TIME = 0.5
+"""s that a controller, or the floor, must bear the weight alone before the rope comes off."""
 
 
 @dataclass(slots=True)
@@ -81,8 +81,10 @@ class Hoist:
         self._slack = 0.0
 
     def lower(self) -> None:
-        """Starts to let down; the rope comes off once it is slack."""
+        """Starts to let down. The rope comes off once it is slack and a controller holds the robot, or once
+        the robot lies on the floor; a limp one that stands by chance is caught when it buckles."""
         self.raised = False
+        self._slack = 0.0
 
     def release(self, data: mujoco.MjData) -> None:
         """Takes the rope off at once."""
@@ -90,13 +92,16 @@ class Hoist:
         self.tension = 0.0
         data.xfrc_applied[self._body] = 0.0
 
-    def apply(self, data: mujoco.MjData, dt: float) -> None:
-        """Writes the rope's pull into ``data.xfrc_applied`` for the next step of ``dt`` seconds."""
+    def apply(self, data: mujoco.MjData, dt: float, held: bool) -> None:
+        """Writes the rope's pull into ``data.xfrc_applied`` for the next step of ``dt`` seconds.
+
+        :param held: whether a controller keeps the joints stiff.
+        """
         if not self.attached:
             return
         if self.raised:
             self._height += min(RAISE_SPEED * dt, max(self._winch - self._height, 0.0))
-        else:
+        elif self.tension > 0.0:
             self._height -= LOWER_SPEED * dt
         x, y, z = data.xpos[self.base].tolist()
         vx, vy, vz = data.qvel[0:3].tolist()
@@ -113,10 +118,9 @@ class Hoist:
         force[3] = share * (UPRIGHT_STIFFNESS * float(up[5]) - UPRIGHT_DAMPING * wx)
         force[4] = share * (-UPRIGHT_STIFFNESS * float(up[2]) - UPRIGHT_DAMPING * wy)
         force[5] = share * -UPRIGHT_DAMPING * wz
-        if self.raised or self.tension > 0.0:
-            self._slack = 0.0
-        else:
-            self._slack += dt
-        low = self._height < LOWEST - self._weight / STIFFNESS
-        if not self.raised and (self._slack >= SLACK_TIME or low):
+        if self.raised:
+            return
+        borne = self.tension == 0.0 and (held or z < LYING)
+        self._slack = self._slack + dt if borne else 0.0
+        if self._slack >= SLACK_TIME:
             self.release(data)
