@@ -85,6 +85,11 @@ LATEST_RELIABLE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliabili
 LATEST_BEST_EFFORT = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
 )
+# A queue of one would let a refused command push out the valid one that came just before it.
+COMMAND_QUEUE = 8
+COMMANDS_BEST_EFFORT = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=COMMAND_QUEUE, reliability=ReliabilityPolicy.BEST_EFFORT
+)
 
 
 class PolledCallbackGroup(CallbackGroup):
@@ -154,7 +159,7 @@ class EmbeddedHost(Node):
             LowState, "/lowstate", _unused, LATEST_BEST_EFFORT, callback_group=polled, raw=True
         )
         self._joint_command = self.create_subscription(
-            JointCommand, "/joint_command", _unused, LATEST_BEST_EFFORT, callback_group=polled
+            JointCommand, "/joint_command", _unused, COMMANDS_BEST_EFFORT, callback_group=polled
         )
         requests: dict[str, Callable[[float], Reply]] = {
             "/host/estop": lambda now: self.rules.estop(),
@@ -236,7 +241,7 @@ class EmbeddedHost(Node):
 
     def _cycle(self, now: float) -> None:
         state = self._take_state(now)
-        self._take_command(now)
+        self._take_commands(now)
         replies = [] if self._closing else self._take_requests(now)
         output = self.rules.step(now)
         self._sending = output is not None
@@ -281,17 +286,19 @@ class EmbeddedHost(Node):
             return None
         return state
 
-    def _take_command(self, now: float) -> None:
-        try:
-            taken = self._joint_command.handle.take_message(JointCommand, False)
-            if taken is None:
-                return
-            message = taken[0]
-            values = {field: getattr(message, field) for field in FIELDS}
-            self.rules.receive_targets(now, self._joint_map.targets(message.joint_names, values))
-        except (RefusedCommandError, RuntimeError) as error:  # RuntimeError: bytes rmw cannot decode
-            self.rules.refuse_targets()
-            self._complain(now, "joint command", str(error))
+    def _take_commands(self, now: float) -> None:
+        """Every joint command since the last cycle, oldest first; the last valid one is followed."""
+        for _ in range(COMMAND_QUEUE):
+            try:
+                taken = self._joint_command.handle.take_message(JointCommand, False)
+                if taken is None:
+                    return
+                message = taken[0]
+                values = {field: getattr(message, field) for field in FIELDS}
+                self.rules.receive_targets(now, self._joint_map.targets(message.joint_names, values))
+            except (RefusedCommandError, RuntimeError) as error:  # RuntimeError: bytes rmw cannot decode
+                self.rules.refuse_targets()
+                self._complain(now, "joint command", str(error))
 
     def _take_requests(self, now: float) -> list[tuple[Any, Any, Reply]]:
         """The operator's requests of this cycle with what to answer."""
@@ -452,25 +459,26 @@ def main(args: list[str] | None = None) -> int:
 
     :returns: 0 after an orderly stop, 1 when the host failed (after damping), 2 on a user's mistake.
     """
-    # rclpy's own handlers would invalidate the publishers before the damping commands are out.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
-    host: EmbeddedHost | None = None
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+    host: EmbeddedHost | None = None
     try:
+        # rclpy's own handlers would invalidate the publishers before the damping commands are out.
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         host = EmbeddedHost()
-        return _run(host, stop)
-    except UserError as error:
-        print(f"embedded_host: {error}", file=sys.stderr)
+    except (UserError, RuntimeError) as error:  # RuntimeError: rcl refuses an argument or the DDS domain
+        print(f"embedded_host: {str(error).splitlines()[0]}", file=sys.stderr)
+        rclpy.try_shutdown()
         return 2
+    try:
+        return _run(host, stop)
     finally:
-        if host is not None:
-            host.destroy_node()
+        host.destroy_node()
         rclpy.try_shutdown()
 
 
