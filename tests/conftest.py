@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def baseline_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name="baseline",
         control_period=0.02,
         training={
-            "task": "stand", "simulator": "none", "seed": 0, "steps": 0, "git_revision": "none", "metrics": {},
+            "task": "stand", "simulator": "none", "seed": 0, "steps": 0, "git_revision": "", "metrics": {},
         },
     )  # fmt: skip
 
@@ -65,3 +66,15 @@ def standing_policy(baseline_policy: Path) -> Path:
 
     shipped = share_dir() / "policies" / "g1_stand.onnx"
     return shipped if shipped.is_file() else baseline_policy
+
+
+@pytest.fixture(scope="session")
+def domain() -> Iterator[int]:
+    """A DDS domain: ROS_DOMAIN_ID where it is set, one that nobody on this machine uses otherwise."""
+    from domain_coordinator import domain_id
+
+    if given := os.environ.get("ROS_DOMAIN_ID"):
+        yield int(given)
+        return
+    with domain_id() as free:
+        yield int(free)

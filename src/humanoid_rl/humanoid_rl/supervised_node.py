@@ -57,6 +57,7 @@ def supervised_node(
     return Node(
         package=package,
         executable=executable,
+        exec_name=executable,
         parameters=[parameters] if parameters else [],
         arguments=arguments or [],
         output="screen",
