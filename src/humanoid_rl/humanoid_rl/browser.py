@@ -149,8 +149,14 @@ class Browser:
         return None if found is None else (found[0], found[1])
 
     def click(self, text: str, selector: str = "button") -> None:
-        """A real mouse click on the element with this text, waiting until it is there."""
-        x, y = self.wait_for(lambda: self.centre_of(text, selector), f"'{text}' to appear")
+        """A real mouse click on the element with this text, once it is there and has stopped moving."""
+
+        def resting_place() -> tuple[float, float] | None:
+            place = self.centre_of(text, selector)
+            time.sleep(0.3)
+            return place if place is not None and place == self.centre_of(text, selector) else None
+
+        x, y = self.wait_for(resting_place, f"'{text}' to appear and rest")
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

@@ -28,6 +28,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e8edf3",
     "xtick.color": "#64748b",
     "ytick.color": "#64748b",
@@ -111,7 +112,7 @@ def push_survival(sweep: Sequence[Mapping[str, float]], trial: Mapping[str, floa
     episodes of the long comparison, or None.
     """
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(6.6, 3.4), layout="constrained")
+        figure = Figure(figsize=(9.2, 3.3), layout="constrained")
         axis = figure.subplots()
         speeds = [row["push_mps"] for row in sweep]
         for name, label, colour in (
@@ -185,13 +186,13 @@ def _histogram(axis: Axes, values: Array, title: str, colour: str, *, one_sided:
 
 
 def _mark_events(axis: Axes, events: Sequence[tuple[float, str]], *, labels: bool = False) -> None:
-    for when, name in events:
+    for number, (when, name) in enumerate(events):
         colour = EVENT_COLOUR.get(name, "#64748b")
         axis.axvline(when, color=colour, linewidth=1, linestyle="--", alpha=0.8)
         if labels:
             axis.text(
                 when,
-                1.0,
+                1.0 + 0.12 * (number % 2),  # names of close events do not overlap
                 f" {name.replace('_', ' ')}",
                 transform=axis.get_xaxis_transform(),
                 color=colour,
@@ -203,7 +204,7 @@ def _mark_events(axis: Axes, events: Sequence[tuple[float, str]], *, labels: boo
 def base_motion(time: Array, height: Array, tilt: Array, events: Sequence[tuple[float, str]]) -> Image:
     """Height [T] m and tilt [T] rad of the base over time [T] s with event lines."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(9.2, 3.2), layout="constrained")
+        figure = Figure(figsize=(9.2, 3.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
         upper.plot(time, height, color=POLICY)
         upper.set_ylabel("height, m")
@@ -223,7 +224,7 @@ def joint_traces(
     position: Array,
     target: Array,
     events: Sequence[tuple[float, str]],
-    columns: int = 4,
+    columns: int = 3,  # a leg has six joints, the waist three
 ) -> Image:
     """One small panel for each joint: measured [T, n] and target [T, n] position, rad, over time [T] s."""
     rows = math.ceil(len(names) / columns)

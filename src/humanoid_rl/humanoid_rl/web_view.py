@@ -1,7 +1,7 @@
 """web_view: the live robot in a browser, from the same ROS topics whatever runs below them.
 
 Reads  /joint_states /imu/data /ground_truth/odom /tf /joint_command /policy/status /host/status
-       /motor_status /battery_state /train/status /ground_truth/contacts /markers/command
+       /motor_status /battery_state /train/status /ground_truth/contacts /train/markers
 Writes /cmd_vel (only while "send commands" is on), calls /policy/* /host/estop /twin/push.
 Parameters: host, port, robot, variant, rate (Hz), command_limits (m/s, m/s, rad/s).
 
@@ -31,6 +31,7 @@ from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 from rclpy.callback_groups import CallbackGroup
 from rclpy.client import Client
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -281,7 +282,7 @@ class WebView(Node):
         self._train_status = Latest(self, TrainStatus, "/train/status", polled)
         self._marker_topics = {
             topic: Latest(self, MarkerArray, topic, polled)
-            for topic in ("/ground_truth/contacts", "/markers/command")
+            for topic in ("/ground_truth/contacts", "/train/markers")
         }
         self._pose_topics = (self._joint_states, self._imu, self._odom, self._tf, self._joint_command)
         self._status_topics = (
@@ -636,6 +637,9 @@ def main(args: list[str] | None = None) -> int:
             pause = view.tick()
             time.sleep(max(0.0, started + pause - time.monotonic()))
         return 0
+    except InvalidParameterTypeException as error:
+        print(f"web_view: {error}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
