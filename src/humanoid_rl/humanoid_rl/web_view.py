@@ -60,6 +60,7 @@ _STATUS_FRESH = 3.0  # s; the slowest status topic comes at 1 Hz
 _ESTOP_PATIENCE = 2.0  # s, in which an e-stop goes on looking for its service
 _ANSWER_PATIENCE = 2.0  # s, after which a service that was called counts as dead
 _WORLD_FRAMES = ("odom", "world", "map", "")
+_SHORTEST_ARROW = 0.02  # m; shorter ones are a velocity of zero, and would be drawn as a head alone
 _SOLID_MARKERS: dict[int, MarkerKind] = {
     MarkerMessage.SPHERE: "sphere",
     MarkerMessage.CYLINDER: "cylinder",
@@ -195,6 +196,8 @@ def read_markers(message: MarkerArray, frames: Mapping[str, tuple[Array, Array]]
             if len(points) != 2:  # the other form: along x of the pose, as long as scale.x
                 points = np.stack([position, position + rotation.rotate(quaternion, [size[0], 0.0, 0.0])])
                 size = np.array([size[1], 2 * size[1], 0.0])
+            if np.linalg.norm(points[1] - points[0]) < _SHORTEST_ARROW:
+                continue
         elif marker.type in (MarkerMessage.LINE_LIST, MarkerMessage.LINE_STRIP) and len(points) >= 2:
             kind = "lines"
             if marker.type == MarkerMessage.LINE_STRIP:

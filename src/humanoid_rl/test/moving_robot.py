@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import rclpy
-from geometry_msgs.msg import Point, TransformStamped
+from geometry_msgs.msg import Point, TransformStamped, TwistStamped
 from humanoid_rl.urdf_scene import read_scene
 from humanoid_rl_core.robot import load_robot
 from nav_msgs.msg import Odometry
@@ -56,6 +56,8 @@ class MovingRobot(Node):
         for name in names:
             self.create_service(Trigger, name, lambda _, answer, name=name: self.called(name, answer))
         self.create_service(Push, "/twin/push", self.pushed)
+        self.command = ""
+        self.create_subscription(TwistStamped, "/cmd_vel", self.commanded, latest)
         self.create_timer(1.0 / options.rate, self.step)
 
     def called(self, name: str, answer: Trigger.Response) -> Trigger.Response:
@@ -66,6 +68,13 @@ class MovingRobot(Node):
             self.state, self.cause = PolicyStatus.RUNNING, ""
         answer.success, answer.message = True, "damping" if name.endswith("estop") else ""
         return answer
+
+    def commanded(self, message: TwistStamped) -> None:
+        twist = message.twist
+        command = f"cmd_vel {twist.linear.x:.2f} {twist.linear.y:.2f} {twist.angular.z:.2f}"
+        if command != self.command:
+            self.command = command
+            print(command, flush=True)
 
     def pushed(self, request: Push.Request, answer: Push.Response) -> Push.Response:
         print(f"called /twin/push {request.velocity.x:.2f} {request.velocity.y:.2f}", flush=True)

@@ -167,6 +167,41 @@ def test_the_emergency_stop_works_with_a_dead_policy_node_and_without_ground_tru
     assert "Traceback" not in node.output
 
 
+def type_number(browser: Browser, label: str, value: str) -> None:
+    """Types into the number field beside a slider."""
+    browser.evaluate(
+        "(() => { const rows = [...document.querySelectorAll('label')].filter(e => e.textContent.trim() === "
+        f"'{label}'); let row = rows[0]; while (!row.querySelector('input[type=text]')) row = row.parentElement;"
+        " const field = row.querySelector('input[type=text]'); field.focus(); field.select(); })()"
+    )
+    browser.call("Input.insertText", text=value)
+    for kind in ("keyDown", "keyUp"):
+        browser.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13)
+
+
+@pytest.mark.timeout(600)
+def test_sliders_command_the_robot_only_when_told_to_and_never_after_the_page_is_closed(start) -> None:
+    robot = start(str(ROBOT))
+    robot.wait_for("ready")
+    port = free_port()
+    node = view(start, port)
+    with Browser(width=1000, height=900, timeout=PATIENCE) as browser:
+        browser.open(f"http://127.0.0.1:{port}")
+        see(browser, "RUNNING")
+        type_number(browser, "vx m/s", "0.4")
+        time.sleep(2.0)
+        assert "cmd_vel" not in robot.output
+        browser.evaluate("document.querySelector('input[type=checkbox]').click()")
+        robot.wait_for("cmd_vel 0.40 0.00 0.00", timeout=30)
+        type_number(browser, "yaw rad/s", "-0.5")
+        robot.wait_for("cmd_vel 0.40 0.00 -0.50", timeout=30)
+    deadline = time.monotonic() + 30
+    while robot.lines[-1] != "cmd_vel 0.00 0.00 0.00":
+        assert time.monotonic() < deadline, robot.output
+        time.sleep(0.1)
+    assert node.end(signal.SIGINT) == 0
+
+
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -273,6 +308,11 @@ def test_a_marker_on_a_link_is_placed_with_the_link() -> None:
     turned = rotation.from_rpy(0.0, 0.0, np.pi / 2)
     shapes = read_markers(MarkerArray(markers=[message]), {"foot": (np.array([1.0, 2.0, 3.0]), turned)})
     assert shapes["n_1"].position == pytest.approx([1.0, 2.5, 3.0])
+
+
+def test_an_arrow_without_length_is_not_drawn() -> None:
+    still = marker(MarkerMessage.ARROW, points=[Point(x=1.0), Point(x=1.001)])
+    assert read_markers(MarkerArray(markers=[still]), {}) == {}
 
 
 def test_a_line_strip_becomes_its_segments() -> None:
