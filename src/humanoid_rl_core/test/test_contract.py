@@ -10,7 +10,7 @@ import math
 import numpy as np
 import onnx
 import pytest
-from humanoid_rl_core.contract import PolicyContract, check_robot
+from humanoid_rl_core.contract import PolicyContract, check_robot, golden_error
 from humanoid_rl_core.errors import UserError
 
 
@@ -67,6 +67,11 @@ def test_contract_survives_the_way_through_json(text, robot):
     np.testing.assert_array_equal(contract.stiffness, robot.gains["compliant"].stiffness)
     assert contract.golden.steps >= 8
     check_robot(contract, robot)
+
+
+def test_golden_error_is_relative_above_one_and_infinite_for_nan():
+    actual, expected = np.array([0.1, 20.0, np.nan]), np.array([0.0, 10.0, 0.0])
+    np.testing.assert_allclose(golden_error(actual, expected), [0.1, 1.0, np.inf])
 
 
 def test_contract_stays_small(text):

@@ -152,9 +152,10 @@ def test_normalisation_is_that_of_stable_baselines3(make_graph):
     reference = VecNormalize(DummyVecEnv([_NoEnvironment]), training=False)
     reference.obs_rms.mean = rng.normal(0.0, 2.0, 288)
     reference.obs_rms.var = rng.uniform(0.0, 3.0, 288)
-    reference.obs_rms.var[:5] = 0.0  # a term that never changes
+    reference.obs_rms.mean[:5] = reference.obs_rms.var[:5] = 0.0  # a term that never changed
     graph.set_normalisation(reference.obs_rms.mean, reference.obs_rms.var)
     observation = rng.normal(0.0, 10.0, (50, 288)).astype(np.float32)
+    observation[:, :5] = 3e-4
     expected = reference.normalize_obs(observation)
     assert np.abs(expected).max() == 10.0, "the clip must be reached"
     np.testing.assert_allclose(graph.normalise(torch.from_numpy(observation)), expected, atol=1e-5)
