@@ -28,8 +28,8 @@ class MessageError(Exception):
 
 def stamp_seconds(data: bytes) -> float:
     """The header's stamp of a serialized, stamped message, s since the epoch."""
-    sec, nanosec = np.frombuffer(data, dtype="<i4", count=2, offset=_STAMP_OFFSET)
-    return float(sec) + 1e-9 * float(nanosec.view(np.uint32))
+    sec, nanosec = np.frombuffer(data, dtype="<u4", count=2, offset=_STAMP_OFFSET)
+    return float(sec) + 1e-9 * float(nanosec)
 
 
 def joint_order(names: Sequence[str], robot_names: Sequence[str]) -> NDArray[np.intp]:

@@ -59,4 +59,5 @@ def test_figures_are_of_the_last_thousand_ticks() -> None:
 def test_latency_without_a_sample_is_left_out() -> None:
     statistics = TickStatistics(PERIOD, 50)
     statistics.published(math.nan, 0.0005)
-    assert math.isnan(statistics.refresh().latency_max)
+    statistics.published(0.001, 0.0005)
+    assert statistics.refresh().latency_max == 0.001
