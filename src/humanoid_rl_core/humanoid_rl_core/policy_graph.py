@@ -248,7 +248,8 @@ class PolicyGraph(nn.Module):
     def normalise(self, observation: Tensor) -> Tensor:
         """clip((x - mean) / sqrt(var + 1e-8), +-10), stable-baselines3's formula. Any leading shape."""
         deviation = torch.sqrt(self.obs_var + VARIANCE_EPSILON)
-        return ((observation - self.obs_mean) / deviation).clamp(-OBSERVATION_CLIP, OBSERVATION_CLIP)
+        # One new tensor and no more: with a history it is the largest of the step.
+        return (observation - self.obs_mean).div_(deviation).clamp_(-OBSERVATION_CLIP, OBSERVATION_CLIP)
 
     def clip_action(self, action: Tensor) -> Tensor:
         """The action as it is decoded and remembered: clipped to +-action_clip. [B, n]."""
