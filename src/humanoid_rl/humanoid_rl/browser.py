@@ -62,6 +62,8 @@ class Browser:
         environment = {k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "PYTHONPATH")}
         self._process = subprocess.Popen(
             [
+                # Drawing on the CPU takes all of it; what is looked at may be a control loop.
+                *("nice", "-n", "15"),
                 program,
                 *_FLAGS,
                 f"--user-data-dir={self._profile.name}",

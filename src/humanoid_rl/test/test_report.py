@@ -213,6 +213,23 @@ def test_a_refused_rewrite_keeps_the_report_before(run_dir: Path) -> None:
     assert (run_dir / "report.html").read_bytes() == before
 
 
+def test_a_reader_of_the_old_report_never_sees_half_of_the_new_one(run_dir: Path) -> None:
+    write_report(run_dir)
+    with (run_dir / "report.html").open(encoding="utf-8") as reader:
+        (run_dir / "deployment.json").unlink()
+        write_report(run_dir)
+        assert "stayed up" in reader.read()
+    assert not list(run_dir.glob(".report-*"))
+
+
+def test_a_report_that_cannot_be_written_is_named_and_leaves_nothing(run_dir: Path) -> None:
+    (run_dir / "deployment.json").unlink()
+    (run_dir / "report.html").mkdir()
+    with pytest.raises(UserError, match=r"report\.html: cannot be written"):
+        write_report(run_dir)
+    assert not list(run_dir.glob(".report-*"))
+
+
 def test_a_run_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such run directory"):
         write_report(tmp_path / "nothing")
