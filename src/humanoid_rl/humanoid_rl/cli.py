@@ -117,6 +117,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser  # fmt: skip
 
 
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of one command line; words such as KEY=VALUE may stand before and after options.
+
+    Raises:
+        UserError: something is unknown, missing or has no valid value.
+    """
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse takes the words of a `*` argument in one piece alone; those of later pieces are in the rest.
+    words: list[str] | None = getattr(options, "items", getattr(options, "arguments", None))
+    if rest and (words is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if words is not None:
+        words += rest
+    return options
+
+
 def _positive(text: str) -> int:
     """`200000`, `200_000`, `2e5` as an integer above zero."""
     try:
@@ -242,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
-        options = build_parser().parse_args(arguments)
+        options = parse(arguments)
         return _COMMANDS[options.command](options)
     except UserError as error:
         return _fail(str(error))

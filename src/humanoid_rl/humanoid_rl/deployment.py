@@ -32,6 +32,7 @@ from humanoid_rl.operator_client import Operator, Polled
 from humanoid_rl_interfaces.msg import HostStatus, JointCommand, PolicyStatus
 
 BRING_UP_TIMEOUT = 60.0
+BRING_UP_ATTEMPTS = 5
 END_TIMEOUT = 20.0
 HOIST_TIMEOUT = 40.0
 HOIST_OFF = "off"  # in the twin's diagnostics
@@ -232,9 +233,10 @@ class Recorder:
         return ""
 
     @property
-    def ready(self) -> bool:
-        """Whether the host has a robot to talk to."""
-        return self.host is not None and self.host.state in (HostStatus.READY, HostStatus.ACTIVE)
+    def connected(self) -> bool:
+        """Whether the host has heard its robot."""
+        waiting = (HostStatus.INACTIVE, HostStatus.WAITING_STATE)
+        return self.host is not None and self.host.state not in waiting
 
     def record(self, seconds: float) -> None:
         """Poll and record for that long."""
@@ -348,19 +350,7 @@ def run_deployment(
             recorder.sample()
 
         operator.while_waiting = while_waiting
-        progress("bringing up twin, host and policy node")
-        operator.wait_until(
-            lambda: recorder.policy is not None and recorder.ready,
-            "no robot, host or policy node",
-            BRING_UP_TIMEOUT,
-        )
-        progress("standing up")
-        recorder.event("stand")
-        operator.stand()
-        operator.wait_until(
-            lambda: recorder.twin.get("hoist") == HOIST_OFF, "the hoist did not come off", HOIST_TIMEOUT
-        )
-        recorder.event("hoist_off")
+        bring_up(operator, recorder, progress)
         recorder.event("start")
         operator.start()
         progress(f"running for {run_time:g} s")
@@ -390,6 +380,51 @@ def run_deployment(
     finally:
         temporary.unlink(missing_ok=True)
     return result
+
+
+def bring_up(
+    operator: Operator, recorder: Recorder, progress: Callable[[str], None] = lambda line: None
+) -> None:
+    """Wait for every node, stand up, and wait until the crane is off.
+
+    Three programs that start at once can keep a small machine from its 20 ms for a moment, and then the
+    safety rules do what they are for. So a fault on the way up is reset, and the robot stood up again.
+
+    Raises:
+        UserError: it did not come to stand freely.
+    """
+    progress("bringing up twin, host and policy node")
+    operator.wait_until(
+        lambda: recorder.policy is not None and recorder.connected and bool(recorder.twin),
+        "no robot, host or policy node",
+        BRING_UP_TIMEOUT,
+    )
+    for attempt in range(1, BRING_UP_ATTEMPTS + 1):
+        progress("standing up")
+        recorder.event("stand")
+        try:
+            operator.stand()
+            operator.wait_for(
+                lambda status: recorder.twin.get("hoist") == HOIST_OFF,
+                "the crane did not let go",
+                HOIST_TIMEOUT,
+            )
+        except UserError as error:
+            operator.while_waiting()  # where the launch is gone, it says so
+            if attempt == BRING_UP_ATTEMPTS:
+                raise
+            progress(f"again: {error}")
+            recorder.event("again", cause=str(error))
+            operator.trigger("/twin/reset")
+            recorder.twin.clear()
+            operator.wait_until(lambda: recorder.twin.get("hoist", HOIST_OFF) != HOIST_OFF, "no crane")
+            for service in ("/policy/reset", "/host/reset"):
+                # Whichever has nothing to reset says no.
+                with contextlib.suppress(UserError):
+                    operator.trigger(service)
+        else:
+            recorder.event("hoist_off")
+            return
 
 
 def _failure(recorder: Recorder) -> str:
