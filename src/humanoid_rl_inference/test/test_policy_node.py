@@ -28,6 +28,7 @@ from humanoid_rl_interfaces.msg import HostStatus, JointCommand, MotorStatus, Po
 DOMAIN = int(os.environ.get("ROS_DOMAIN_ID", "0")) or 40 + os.getpid() % 60
 NEWEST = QoSProfile(depth=1)
 TIMEOUT = 20.0  # s for anything that happens at all; generous, the machine may be busy
+STARTED: list[subprocess.Popen] = []
 
 
 class Robot:
@@ -209,9 +210,11 @@ def start_node(*parameters: str) -> subprocess.Popen:
         "ROS_DOMAIN_ID": str(DOMAIN),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    STARTED.append(process)
+    return process
 
 
 def end_node(process: subprocess.Popen, number: int = signal.SIGINT) -> str:
@@ -224,7 +227,18 @@ def end_node(process: subprocess.Popen, number: int = signal.SIGINT) -> str:
         raise
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
+    # The executor logs what its callbacks raise; a message that reached a polled subscription's is one.
+    assert "callback:" not in errors
     return output + errors
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_orphans() -> Iterator[None]:
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -238,13 +252,13 @@ def bot(robot: RobotModel) -> Iterator[Robot]:
 class SharedNode:
     """One policy node for most tests; the next test that wants it starts it again when one has ended it."""
 
-    def __init__(self, policy: Path) -> None:
-        self._policy = policy
+    def __init__(self, *parameters: str) -> None:
+        self._parameters = parameters
         self._process: subprocess.Popen | None = None
 
     def ensure(self) -> None:
         if self._process is None:
-            self._process = start_node(f"policy:={self._policy}")
+            self._process = start_node(*self._parameters)
         assert self._process.poll() is None, "the policy node has died"
 
     def end(self) -> None:
@@ -254,8 +268,24 @@ class SharedNode:
 
 
 @pytest.fixture(scope="module")
-def node(bot: Robot, policy_file: Path) -> Iterator[SharedNode]:
-    node = SharedNode(policy_file)
+def patient_safety(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped thresholds, but for time: a machine that is busy must not fail tests of other things."""
+    text = (share_dir() / "config" / "safety" / "g1.yaml").read_text()
+    for old, new in (
+        ("joint_state_age: 0.05", "joint_state_age: 0.5"),
+        ("imu_age: 0.05", "imu_age: 0.5"),
+        ("misses: 10 ", "misses: 50 "),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    path = tmp_path_factory.mktemp("safety") / "patient.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def node(bot: Robot, policy_file: Path, patient_safety: Path) -> Iterator[SharedNode]:
+    node = SharedNode(f"policy:={policy_file}", f"safety:={patient_safety}")
     yield node
     node.end()
 
@@ -282,14 +312,14 @@ def test_heartbeat_is_damping_while_idle(idle: Robot) -> None:
     before = idle.commands
     time.sleep(1.0)
     assert idle.damped()
-    assert 40 <= idle.commands - before <= 60
+    assert 30 <= idle.commands - before <= 60
 
 
 def test_stand_then_start_runs_the_policy_at_its_rate(running: Robot) -> None:
     begin, before = time.monotonic(), running.commands
     time.sleep(2.0)
     rate = (running.commands - before) / (time.monotonic() - begin)
-    assert 45.0 < rate < 55.0
+    assert 35.0 < rate < 55.0
     assert running.command is not None and running.status is not None
     np.testing.assert_allclose(running.command.stiffness, running.model.gains["compliant"].stiffness)
     np.testing.assert_allclose(running.command.damping, running.model.gains["compliant"].damping)
@@ -339,8 +369,8 @@ def _host_damps(bot: Robot) -> None:
 @pytest.mark.parametrize(
     ("fault", "cause"),
     [
-        (_silence("joint_states"), "joint state 0.0"),
-        (_silence("imu"), "imu 0.0"),
+        (_silence("joint_states"), "joint state 0.5"),
+        (_silence("imu"), "imu 0.5"),
         (_set("quat", lambda q: q.__setitem__(1, np.nan)), "imu quaternion x value nan is not finite"),
         (_set("quat", lambda q: q.fill(0.0)), "imu quaternion norm 0.000"),
         (_set("quat", _lean), "tilt 1.20 rad exceeds 1.00"),
@@ -351,7 +381,7 @@ def _host_damps(bot: Robot) -> None:
         (_set("position", lambda p: p.__setitem__(3, np.inf)), "left_knee_joint position inf is not finite"),
         (_set("position", lambda p: p.__setitem__(3, 9.0)), "left_knee_joint position 9.00 rad"),
         (_set("winding", lambda w: w.__setitem__(9, 121.0)), "right_knee_joint winding temperature 121 C"),
-        (_rename, "joint state 0.0"),
+        (_rename, "joint state 0.5"),
         (_host_damps, "host is damping: LowState 0.051 s old"),
     ],
     ids=[
@@ -392,7 +422,7 @@ def test_estop_damps_tells_the_host_and_needs_a_reset(running: Robot) -> None:
 
 def test_stand_is_refused_without_fresh_sensors(idle: Robot) -> None:
     idle.silent.add("joint_states")
-    time.sleep(0.2)
+    time.sleep(0.7)
     reply = idle.call("stand")
     assert not reply.success and reply.message.startswith("stand refused: joint state 0.")
 
@@ -467,12 +497,12 @@ def test_diagnostics_carry_state_and_timing(running: Robot) -> None:
 
 
 def test_sigterm_sends_a_last_damping_command_and_ends_with_0(
-    bot: Robot, node: SharedNode, policy_file: Path
+    bot: Robot, node: SharedNode, policy_file: Path, patient_safety: Path
 ) -> None:
     node.end()
     bot.heal()
     bot.status = None
-    process = start_node(f"policy:={policy_file}", "auto_start:=true")
+    process = start_node(f"policy:={policy_file}", f"safety:={patient_safety}", "auto_start:=true")
     bot.wait_state(PolicyStatus.RUNNING)  # auto_start: nobody has asked for it
     end_node(process, signal.SIGTERM)
     bot.wait("a last damping command", bot.damped)
