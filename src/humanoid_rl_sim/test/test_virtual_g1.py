@@ -10,6 +10,7 @@ import pytest
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot
 from humanoid_rl_sim.twin.faults import FAULTS
+from humanoid_rl_sim.twin.hoist import Hoist
 from humanoid_rl_sim.twin.virtual_g1 import (
     CYCLE,
     HOIST_CLEARANCE,
@@ -167,6 +168,67 @@ def test_limp_robot_is_laid_down_gently() -> None:
     assert twin.base_state().position[2] < 0.4
     # Falling from standing height ends at 3 m/s.
     assert fastest < 1.0
+
+
+BOX = """
+<mujoco>
+  <option timestep="0.002"/>
+  <worldbody>
+    <geom name="floor" type="plane" size="1 1 0.1"/>
+    <body name="box" pos="0 0 0.5"><freejoint/><geom type="box" size="0.2 0.2 0.5" mass="20"/></body>
+  </worldbody>
+</mujoco>
+"""
+
+
+@pytest.fixture
+def box() -> tuple[mujoco.MjModel, mujoco.MjData, Hoist]:
+    """A box as high as a robot on the floor, on a rope that is told to let go, for 3 s; nobody holds it."""
+    model = mujoco.MjModel.from_xml_string(BOX)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    hoist = Hoist(model, 1, 1.0)
+    hoist.hang(data, 0.5)
+    hoist.lower()
+    lower_box(model, data, hoist, 3.0, held=False)
+    return model, data, hoist
+
+
+def lower_box(model: mujoco.MjModel, data: mujoco.MjData, hoist: Hoist, seconds: float, held: bool) -> None:
+    for _ in range(round(seconds / 0.002)):
+        hoist.apply(data, 0.002, held)
+        mujoco.mj_step(model, data)
+
+
+def test_slack_rope_stays_on_what_nobody_holds_and_catches_it_when_it_drops(box) -> None:
+    model, data, hoist = box
+    assert hoist.attached
+    assert hoist.tension == 0.0
+    model.geom("floor").contype = model.geom("floor").conaffinity = 0
+    lower_box(model, data, hoist, 0.5, held=False)
+    assert 0.3 < data.qpos[2] < 0.5
+
+
+def test_slack_rope_comes_off_what_a_controller_holds(box) -> None:
+    model, data, hoist = box
+    lower_box(model, data, hoist, 0.4, held=True)
+    assert hoist.attached
+    lower_box(model, data, hoist, 0.2, held=True)
+    assert not hoist.attached
+
+
+def test_released_rope_pulls_no_more() -> None:
+    model = mujoco.MjModel.from_xml_string(BOX)
+    data = mujoco.MjData(model)
+    data.qpos[2] = 2.0
+    mujoco.mj_forward(model, data)
+    hoist = Hoist(model, 1, 2.0)
+    hoist.hang(data, 2.0)
+    lower_box(model, data, hoist, 0.5, held=False)
+    assert data.qpos[2] == pytest.approx(2.0, abs=0.01)
+    hoist.release(data)
+    lower_box(model, data, hoist, 0.2, held=False)
+    assert data.qvel[2] == pytest.approx(-9.81 * 0.2, abs=0.05)
 
 
 def test_reset_puts_everything_back_but_time_and_counters() -> None:
@@ -410,9 +472,10 @@ def test_noise_has_the_stated_size_and_follows_the_seed() -> None:
         assert not np.array_equal(first[key], other[key])
 
 
-def test_hard_work_heats_the_winding_first_and_the_casing_after_it() -> None:
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_hard_work_in_either_direction_heats_the_winding_and_then_the_casing(sign: float) -> None:
     twin = VirtualG1(ROBOT, auto_lower=False)
-    state = read(run(twin, 5.0, command(tau=ROBOT.effort_limit, kp=0.0, kd=1.0))[-1])
+    state = read(run(twin, 5.0, command(tau=sign * ROBOT.effort_limit, kp=0.0, kd=1.0))[-1])
     loaded = np.abs(state.joint_effort) > 0.9 * ROBOT.effort_limit
     assert loaded.sum() > 5
     assert (state.winding_temperature[loaded] > 40.0).all()
