@@ -24,7 +24,7 @@ from nav_msgs.msg import Odometry
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
@@ -38,7 +38,7 @@ DOMAIN = 43
 ROBOT = load_robot()
 N = ROBOT.joint_count
 START_TIME = 30.0  # s; importing and listening take five on an idle machine
-NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+BUSY = 0.15  # a machine busy with other work makes the twin late, by no more than this
 
 
 def twin_environment(**changes: str) -> dict[str, str]:
@@ -218,11 +218,11 @@ def test_twin_is_a_robot_on_the_wire_from_hoist_to_push(
     stream = observer.states[200:1500]
     assert all(wire.low_state_crc_ok(message) for _, message in stream)
     ticks = [wire.read_low_state(message, N).tick for _, message in stream]
-    assert len(ticks) > 0.95 * (ticks[-1] - ticks[0]) / 2
+    assert len(ticks) > 0.9 * (ticks[-1] - ticks[0]) / 2
     rate = (len(observer.states) - 201) / (last[0] - first[0])
-    assert rate == pytest.approx(500.0, rel=0.05)
+    assert rate == pytest.approx(500.0, rel=BUSY)
     elapsed = wire.read_low_state(last[1], N).tick - wire.read_low_state(first[1], N).tick
-    assert elapsed / 1000.0 == pytest.approx(last[0] - first[0], rel=0.05, abs=0.05)
+    assert elapsed / 1000.0 == pytest.approx(last[0] - first[0], rel=BUSY)
 
     # Ground truth, clock and diagnostics.
     assert until(lambda: len(observer.latest) == 5, 10.0), observer.latest.keys()
@@ -239,18 +239,18 @@ def test_twin_is_a_robot_on_the_wire_from_hoist_to_push(
     seconds = time.monotonic() - before
     later = observer.latest["/clock"].clock
     passed = later.sec - simulated.sec + (later.nanosec - simulated.nanosec) * 1e-9
-    assert passed == pytest.approx(seconds, abs=0.2)
+    assert passed == pytest.approx(seconds, rel=BUSY, abs=0.1)
     for topic, expected in {
         "/clock": 100,
         "/ground_truth/odom": 50,
         "/tf": 50,
         "/ground_truth/contacts": 29,
     }.items():
-        measured = (observer.arrivals[topic] - counted[topic]) / seconds
-        assert measured == pytest.approx(expected, rel=0.15), topic
+        measured = (observer.arrivals[topic] - counted[topic]) / passed
+        assert measured == pytest.approx(expected, rel=BUSY), topic
     assert observer.diagnostic("hoist") == "carried"
     assert observer.diagnostic("motors") == "braking"
-    assert float(observer.diagnostic("real_time_factor")) == pytest.approx(1.0, abs=0.1)
+    assert float(observer.diagnostic("real_time_factor")) == pytest.approx(1.0, abs=BUSY)
 
     # On the hoist a push is refused; a controller brings it onto its feet without a person.
     refused = observer.call(Push, "/twin/push", Push.Request(velocity=Vector3(x=0.2)))
