@@ -92,17 +92,20 @@ def bring_up(context: LaunchContext) -> list[Any]:
             "humanoid_rl_sim",
             "robot_twin",
             parameters={**robot, "start": chosen["start"]},
+            ahead=True,
         ),
         supervised_node(
             "humanoid_rl_hardware",
             "embedded_host",
             parameters={**robot, "auto_activate": True, "policy_period": contract.control_period},
+            ahead=True,
         ),
         supervised_node(
             "humanoid_rl_inference",
             "policy_node",
             parameters={**robot, "policy": str(policy), "auto_start": chosen["auto_start"] == "true"},
             grace=SINKING_TIME,
+            ahead=True,
         ),
         *viewer_actions(
             chosen["viewer"], robot=chosen["model"], variant=chosen["variant"], port=chosen["port"]

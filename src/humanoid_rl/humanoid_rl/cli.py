@@ -22,7 +22,6 @@ from humanoid_rl_core.errors import UserError, nearest
 PROGRAM = "humanoid-rl"
 USER_ERROR = 2
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-LAUNCHES = ("train", "deploy", "view")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     command("doctor", "What is installed, what is missing, and what to do about it.")
 
     launch = command("launch", "Run a launch file as `ros2 launch humanoid_rl FILE.launch.py` does.")
-    launch.add_argument("file", choices=LAUNCHES, metavar="|".join(LAUNCHES))
+    launch.add_argument("file", metavar="FILE", help="train, deploy or view")
     launch.add_argument("arguments", nargs="*", metavar="KEY:=VALUE")
     launch.add_argument("-s", "--show-args", action="store_true", help="list the arguments and end")
 

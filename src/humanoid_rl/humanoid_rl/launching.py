@@ -13,9 +13,11 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,8 @@ INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 # What a child gets to put the robot into damping and to leave: after SIGINT, and again after SIGTERM.
 END_TIMEOUT = 5.0
+# A training beside a deployment then gets what the 500 Hz loops leave over, and not the other way round.
+CONTROL_NICENESS = -10
 
 
 def ended_with_parent(signal_name: str) -> list[str]:
@@ -40,6 +44,21 @@ def ended_with_parent(signal_name: str) -> list[str]:
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", signal_name] if setpriv else []
+
+
+@lru_cache
+def ahead_of_others() -> list[str]:
+    """Prefix of a command line that lets a control loop run before the rest of the machine.
+
+    Empty where the system does not permit it (neither root nor RLIMIT_NICE).
+    """
+    prefix = ["nice", "-n", str(CONTROL_NICENESS)]
+    try:
+        # nice itself says when it may not, and starts the command all the same.
+        tried = subprocess.run([*prefix, "true"], capture_output=True, timeout=5.0, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [] if tried.stderr else prefix
 
 
 def launch_file(name: str) -> Path:

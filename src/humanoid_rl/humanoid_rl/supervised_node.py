@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from launch.actions import LogInfo, OpaqueFunction, Shutdown, TimerAction
 from launch_ros.actions import Node
 
-from humanoid_rl.launching import ended_with_parent
+from humanoid_rl.launching import ahead_of_others, ended_with_parent
 
 if TYPE_CHECKING:
     from launch import LaunchContext
@@ -24,6 +24,7 @@ def supervised_node(
     may_finish: bool = False,
     essential: bool = True,
     patience: float = 5.0,
+    ahead: bool = False,
 ) -> Node:
     """A node that ends with the launch, and, if it is essential, the launch with it.
 
@@ -35,6 +36,7 @@ def supervised_node(
         grace: seconds between the end of this node and the end of the launch; the others go on meanwhile.
         may_finish: exit code 0 is the expected end and ends the launch well.
         essential: the launch makes no sense without it.
+        ahead: it runs before other work of the machine, where the system permits that.
         patience: seconds the node gets to leave after SIGINT before it is sent SIGTERM.
     """
 
@@ -54,6 +56,7 @@ def supervised_node(
             TimerAction(period=grace, actions=[OpaqueFunction(function=end)]),
         ]
 
+    prefix = [*(ahead_of_others() if ahead else []), *ended_with_parent("INT")]
     return Node(
         package=package,
         executable=executable,
@@ -61,7 +64,7 @@ def supervised_node(
         parameters=[parameters] if parameters else [],
         arguments=arguments or [],
         output="screen",
-        prefix=" ".join(ended_with_parent("INT")) or None,
+        prefix=" ".join(prefix) or None,
         sigterm_timeout=str(patience),
         on_exit=on_exit,
         respawn=False,

@@ -1,0 +1,142 @@
+"""The arguments of the launch files: declared, checked, and refused before anything starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from humanoid_rl.launching import declared_arguments, describe_arguments, launch_file
+from humanoid_rl_core.resources import share_dir
+
+DECLARED = {
+    "train": {"task", "sim", "num_envs", "steps", "seed", "name", "resume", "viewer", "port", "domain"},
+    "deploy": {
+        "robot", "model", "variant", "policy", "host", "viewer", "port", "domain", "interface", "start",
+        "auto_start",
+    },
+    "view": {"viewer", "model", "variant", "port", "domain"},
+}  # fmt: skip
+
+# launch file, arguments, what the one line has to say; these get past the choices.
+REFUSED_BY_THE_FILE = [
+    ("deploy", ["robot:=real"], "needs interface:="),
+    ("deploy", ["robot:=real", "interface:=eth0"], "robot:=real is not complete"),
+    ("deploy", ["interface:=eth0"], "goes with robot:=real"),
+    ("deploy", ["host:=ros2_control"], "host:=embedded"),
+    ("deploy", ["policy:=nowhere"], "no policy 'nowhere'"),
+    ("deploy", ["policy:=/nowhere/policy.onnx"], "/nowhere/policy.onnx does not exist"),
+    ("deploy", ["policy:={text}"], "text.onnx"),
+    ("deploy", ["policy:={policy}", "variant:=rev_9"], "rev_9"),
+    ("deploy", ["policy:={policy}", "model:=h1"], "h1"),
+    ("deploy", ["domain:=233"], "no DDS domain"),
+    ("deploy", ["port:=http"], "no TCP port"),
+    ("train", ["steps:=many"], "steps:=many"),
+    ("train", ["num_envs:=0"], "num_envs:=0"),
+    ("train", ["resume:=true"], "needs name:="),
+    ("train", ["resume:=true", "name:=nowhere"], "no run 'nowhere'"),
+    ("train", ["domain:=-1"], "no DDS domain"),
+    ("view", ["port:=http"], "no TCP port"),
+]
+
+# As `ros2 launch` runs a file: it hands on whatever it is given and checks nothing.
+ROS2_LAUNCH = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+path, *arguments = sys.argv[1:]
+sys.argv = ["ros2", "launch", "humanoid_rl", path.rpartition("/")[2], *arguments]
+service = LaunchService(argv=arguments, noninteractive=True)
+service.include_launch_description(LaunchDescription([IncludeLaunchDescription(
+    PythonLaunchDescriptionSource(path), launch_arguments=[a.split(":=", 1) for a in arguments])]))
+sys.exit(service.run())
+"""
+
+
+def ros2_launch(name: str, arguments: list[str], runs: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", ROS2_LAUNCH, str(launch_file(name)), *arguments],
+        env={**os.environ, "HUMANOID_RL_RUNS": str(runs)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def the_error(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 1, done.stdout
+    assert "process started" not in done.stdout and "Traceback" not in done.stdout
+    errors = [line for line in done.stdout.splitlines() if "Caught exception in launch" in line]
+    assert len(errors) == 1, done.stdout
+    return errors[0]
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_launch_file_declares_its_arguments_each_with_default_and_description(name: str) -> None:
+    declared = declared_arguments(launch_file(name))
+    assert set(declared) == DECLARED[name]
+    for argument in declared.values():
+        assert argument.default_value is not None and argument.description != "no description given"
+    assert all(f"{key}:=" in describe_arguments(name) for key in declared)
+
+
+def test_every_launch_file_is_covered_here() -> None:
+    files = {path.name.removesuffix(".launch.py") for path in (share_dir() / "launch").glob("*.launch.py")}
+    assert files == set(DECLARED)
+
+
+def test_launch_files_are_installed_where_ros2_launch_looks() -> None:
+    from ament_index_python.packages import get_package_share_directory
+
+    installed = Path(get_package_share_directory("humanoid_rl"))
+    for name in DECLARED:
+        assert (installed / "launch" / f"{name}.launch.py").resolve() == launch_file(name).resolve()
+    for folder in ("config", "urdf"):
+        assert any((installed / folder).rglob("*.*"))
+
+
+@pytest.mark.parametrize(("name", "arguments", "expected"), REFUSED_BY_THE_FILE)
+def test_launch_file_refuses_before_anything_starts(
+    name: str, arguments: list[str], expected: str, baseline_policy: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.onnx"
+    text.write_text("no model\n")
+    words = [word.format(text=text, policy=baseline_policy) for word in arguments]
+    assert expected in the_error(ros2_launch(name, words, tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "expected"),
+    [
+        ("train", "tsk:=stand", "did you mean 'task'"),
+        ("train", "task:=stnad", "stnad"),
+        ("deploy", "polcy:=x", "did you mean 'policy'"),
+        ("deploy", "viewer:=rvizz", "rvizz"),
+        ("view", "prot:=1", "did you mean 'port'"),
+    ],
+)
+def test_unknown_argument_or_choice_is_refused_under_ros2_launch_too(
+    name: str, argument: str, expected: str, tmp_path: Path
+) -> None:
+    assert expected in the_error(ros2_launch(name, [argument], tmp_path))
+
+
+def test_arguments_of_an_including_launch_file_are_its_own_affair(tmp_path: Path) -> None:
+    outer = tmp_path / "outer.launch.py"
+    outer.write_text(
+        "from launch import LaunchDescription\n"
+        "from launch.actions import IncludeLaunchDescription\n"
+        "from launch.launch_description_sources import PythonLaunchDescriptionSource\n"
+        "def generate_launch_description():\n"
+        f"    source = PythonLaunchDescriptionSource({str(launch_file('deploy'))!r})\n"
+        "    return LaunchDescription([IncludeLaunchDescription(source,\n"
+        "        launch_arguments={'host': 'ros2_control'}.items())])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ROS2_LAUNCH, str(outer), "colour:=red"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    # It got as far as the host, past the argument that deploy.launch.py does not know.
+    assert "host:=embedded" in the_error(done)
