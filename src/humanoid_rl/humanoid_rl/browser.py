@@ -48,10 +48,18 @@ _FLAGS = (
 class Browser:
     """A Chromium with one page. Use as a context manager: the processes are gone afterwards.
 
+    Args:
+        width, height: of the page, pixels.
+        timeout: s to wait for anything.
+        one_core: keep it to the last core. Drawing on the CPU takes every core that it gets, and what is
+            looked at may be a control loop on the same machine.
+
     Raises UserError when there is no Chromium, TimeoutError when it or the page does not get ready.
     """
 
-    def __init__(self, *, width: int = 1280, height: int = 800, timeout: float = 90.0) -> None:
+    def __init__(
+        self, *, width: int = 1280, height: int = 800, timeout: float = 90.0, one_core: bool = False
+    ) -> None:
         program = next((path for path in map(shutil.which, _NAMES) if path), None)
         if program is None:
             raise UserError("no Chromium found; install it, e.g. apt install chromium")
@@ -62,8 +70,7 @@ class Browser:
         environment = {k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "PYTHONPATH")}
         self._process = subprocess.Popen(
             [
-                # Drawing on the CPU takes all of it; what is looked at may be a control loop.
-                *("nice", "-n", "15"),
+                *(("taskset", "-c", str(max(os.sched_getaffinity(0)))) if one_core else ()),
                 program,
                 *_FLAGS,
                 f"--user-data-dir={self._profile.name}",
