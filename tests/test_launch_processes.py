@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -159,3 +161,52 @@ def test_launch_of_a_killed_program_ends(workspace: Path, python_m_humanoid_rl: 
         time.sleep(0.05)
     assert not Path(f"/proc/{session}").exists()
     assert "] steady" in orphan.log.read_text()
+
+
+def test_view_serves_the_browser_until_ctrl_c(tmp_path: Path, domain: int) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = {"viewer": "web", "port": str(port)}
+    with LaunchProcess("view", arguments, tmp_path / "launch.log", domain) as launch:
+        deadline = time.monotonic() + 60.0
+        while True:
+            launch.check_alive()
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5.0) as page:
+                    assert page.status == 200
+                    break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        os.kill(launch.pid, signal.SIGINT)
+        assert ended(launch) == 130
+        assert launch.members() == {}
+
+
+def test_training_launch_ends_well_with_a_model_and_is_stopped_with_a_checkpoint(
+    tmp_path: Path, domain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUMANOID_RL_RUNS", str(tmp_path / "runs"))
+    arguments = {"task": "stand", "num_envs": "16", "steps": "1", "name": "mine"}
+    with LaunchProcess("train", arguments, tmp_path / "first.log", domain) as launch:
+        assert launch.process is not None
+        assert launch.process.wait(120.0) == 0, launch.log.read_text()
+        assert launch.members() == {}
+    run = tmp_path / "runs" / "mine"
+    assert (run / "best" / "model.zip").is_file() and list((run / "checkpoints").glob("*.zip"))
+
+    # Going on needs nothing but the name, and Ctrl-C costs nothing that was learnt.
+    before = set((run / "checkpoints").glob("*.zip"))
+    arguments = {"name": "mine", "resume": "true", "steps": "1000000"}
+    with LaunchProcess("train", arguments, tmp_path / "second.log", domain) as launch:
+        rows = len((run / "progress.csv").read_text().splitlines())
+        deadline = time.monotonic() + 120.0
+        while len((run / "progress.csv").read_text().splitlines()) < rows + 2:
+            launch.check_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.kill(launch.pid, signal.SIGINT)
+        assert launch.process is not None and launch.process.wait(60.0) == 130
+        assert launch.members() == {}
+    assert set((run / "checkpoints").glob("*.zip")) - before

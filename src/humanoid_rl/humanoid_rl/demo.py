@@ -26,6 +26,7 @@ QUICK_TRAINING = {
     "evaluation_episodes": "8",
 }
 QUICK_EPISODES = 20
+DEPLOYMENT_ATTEMPTS = 2
 
 
 def run_demo(
@@ -84,14 +85,19 @@ def run_demo(
         print(f"  {line}")
     _headline(4, "deploy", "twin, host and policy node as ROS 2 processes, through deploy.launch.py")
     push = float(evaluation["push_half_mps"])
-    deployment = run_deployment(
-        policy,
-        run_dir / "deployment.json",
-        push=(push, 0.0),
-        run_time=3.0 if quick else 10.0,
-        domain=domain,
-        progress=_show(began),
-    )
+    for attempt in range(1, DEPLOYMENT_ATTEMPTS + 1):
+        deployment = run_deployment(
+            policy,
+            run_dir / "deployment.json",
+            push=(push, 0.0),
+            run_time=3.0 if quick else 10.0,
+            domain=domain,
+            progress=_show(began),
+        )
+        # A robot that was stopped by a deadline did not fall: this machine was busy with something else.
+        if deployment["survived"] or deployment["fell"] or attempt == DEPLOYMENT_ATTEMPTS:
+            break
+        print(f"  stopped without a fall ({deployment['failure']}): deploying again")
     _headline(5, "report", "")
     report = write_report(run_dir)
 
@@ -120,7 +126,7 @@ def judge(gain: float, deployment: Mapping[str, Any]) -> int:
             f"alone, {REQUIRED_GAIN * 100:.0f} are asked for: train longer (--steps)"
         )
     if not deployment["survived"]:
-        failures.append(f"the robot fell in the deployment: {deployment['failure']}")
+        failures.append(f"the robot did not stay up in the deployment: {deployment['failure']}")
     if deployment["left_behind"]:
         failures.append(f"the deployment left processes behind: {', '.join(deployment['left_behind'])}")
     for failure in failures:

@@ -40,6 +40,7 @@ RECORD_PERIOD = 0.02
 # A base that is this low or tilted this far does not come back up; the tasks' own terminations.
 FALLEN_HEIGHT = 0.5
 FALLEN_TILT = 0.8
+UPRIGHT_TILT = 0.3  # a push that is survived stays well below it; a fall goes through it
 
 
 class LaunchProcess:
@@ -169,6 +170,7 @@ class Recording:
     host_period_error_s: dict[str, float] = field(default_factory=dict)
     deadline_misses: int = 0
     real_time_factor: float = 1.0
+    stops: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, rounded to what they mean."""
@@ -213,6 +215,7 @@ class Recorder:
         self.policy: PolicyStatus | None = None
         self.host: HostStatus | None = None
         self.twin: dict[str, str] = {}
+        self.stopped_upright = ""
 
     @property
     def now(self) -> float:
@@ -231,6 +234,11 @@ class Recorder:
         if self._tilt > FALLEN_TILT:
             return f"the base is tilted by {self._tilt:.2f} rad"
         return ""
+
+    def forget_stops(self) -> None:
+        """From here on a stop counts: what happened on the way up is over."""
+        self.sample()
+        self.recording.stops, self.stopped_upright = 0, ""
 
     @property
     def connected(self) -> bool:
@@ -292,6 +300,10 @@ class Recorder:
 
     def _note_state(self, who: str, before: Any, now: Any) -> None:
         if before is None or before.state != now.state:
+            # Once a guard or the host has stopped it, the robot sinks; that is not what a fall is.
+            if (type(now), now.state) in STOPPED and not self.recording.stops:
+                self.stopped_upright = now.cause if self._tilt < UPRIGHT_TILT else ""
+            self.recording.stops += (type(now), now.state) in STOPPED
             self.event(f"{who}_state", state=STATE_NAMES[type(now)][now.state], cause=now.cause)
 
 
@@ -303,6 +315,8 @@ STATE_NAMES = {
     PolicyStatus: _names(PolicyStatus, "IDLE", "STANDING", "RUNNING", "FAULT"),
     HostStatus: _names(HostStatus, "INACTIVE", "WAITING_STATE", "READY", "ACTIVE", "DAMPING"),
 }
+
+STOPPED = ((PolicyStatus, PolicyStatus.FAULT), (HostStatus, HostStatus.DAMPING))
 
 
 def run_deployment(
@@ -329,7 +343,8 @@ def run_deployment(
         progress: told what happens, a line at a time.
 
     Returns:
-        The contents of `output`; `survived` says whether the robot stayed up, `failure` why not.
+        The contents of `output`: `survived` says whether the robot stayed up, `failure` why not, `fell`
+        whether it fell by itself rather than being stopped while upright (a missed deadline, an error).
 
     Raises:
         UserError: the deployment did not come up.
@@ -371,6 +386,7 @@ def run_deployment(
         "push_velocity": list(push),
         "survived": not failure,
         "failure": failure,
+        "fell": bool(recorder.fallen) and not recorder.stopped_upright,
         "left_behind": sorted(launch.left_behind.values()),
     }
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
@@ -424,12 +440,15 @@ def bring_up(
                     operator.trigger(service)
         else:
             recorder.event("hoist_off")
+            recorder.forget_stops()
             return
 
 
 def _failure(recorder: Recorder) -> str:
     """Why the deployment is not standing and running, "" if it is."""
     policy, host = recorder.policy, recorder.host
+    if recorder.stopped_upright:
+        return f"stopped while upright: {recorder.stopped_upright}"
     if recorder.fallen:
         return recorder.fallen
     if policy is None or policy.state != PolicyStatus.RUNNING:

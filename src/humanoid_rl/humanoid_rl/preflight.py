@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 DEFAULT_POLICY = "g1_stand"
 RUNS_VARIABLE = "HUMANOID_RL_RUNS"
-# Two participants of one machine find each other in 0.1-0.3 s; a loaded machine needs longer.
-DISCOVERY_TIME = 1.5
+# Two participants of one machine find each other in 0.1-0.3 s; where the first announcements are lost on a
+# loaded machine, the next ones come after 3 s, the default of Fast DDS.
+DISCOVERY_TIME = 3.5
 MAX_DOMAIN = 232  # the highest DDS domain whose ports exist
 
 

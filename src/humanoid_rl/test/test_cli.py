@@ -1,0 +1,136 @@
+"""The command line's own part: quick to start, and words taken as they are meant."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from humanoid_rl.cli import build_parser, parse
+from humanoid_rl.learning_commands import find_run, new_run_dir, split_items
+from humanoid_rl.preflight import find_policy
+from humanoid_rl_core.errors import UserError
+
+COMMANDS = ("train", "export", "evaluate", "deploy", "view", "doctor", "launch", "demo")
+HEAVY = {"torch", "numpy", "rclpy", "launch", "mujoco", "onnxruntime"}
+
+
+def test_help_needs_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from humanoid_rl.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        f"print(sorted(set(sys.modules) & {HEAVY!r}), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+def test_help_is_there_in_half_a_second() -> None:
+    # The fastest of three: another program may have had the processor.
+    durations = []
+    for _ in range(3):
+        begin = time.monotonic()
+        subprocess.run([sys.executable, "-m", "humanoid_rl", "--help"], capture_output=True, check=True)
+        durations.append(time.monotonic() - begin)
+    assert min(durations) < 0.5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: humanoid-rl {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"), [("200000", 200_000), ("200_000", 200_000), ("2e5", 200_000), ("1", 1)]
+)
+def test_counts_are_read_as_people_write_them(text: str, steps: int) -> None:
+    assert parse(["train", "--steps", text]).steps == steps
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "nan", "inf", "1e400", ""])
+def test_counts_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--steps"):
+        parse(["train", f"--steps={text}"])
+
+
+def test_words_may_stand_before_and_after_options() -> None:
+    options = parse(["train", "walk", "--seed", "3", "ppo.gamma=0.9", "--resume", "num_envs=8"])
+    assert options.items == ["walk", "ppo.gamma=0.9", "num_envs=8"]
+    assert options.seed == 3 and options.resume
+
+
+@pytest.mark.parametrize(
+    ("items", "task", "expected"),
+    [
+        ([], None, ("stand", {})),
+        (["walk"], None, ("walk", {})),
+        (["task=walk"], "walk", ("walk", {})),
+        (["ppo.gamma=0.9", "note=a=b"], "walk", ("walk", {"ppo.gamma": "0.9", "note": "a=b"})),
+    ],
+)
+def test_task_and_overrides_are_told_apart(
+    items: list[str], task: str | None, expected: tuple[str, dict[str, str]]
+) -> None:
+    assert split_items(items, task) == expected
+
+
+@pytest.mark.parametrize(("items", "match"), [(["walk", "stand"], "one task"), (["a=1", "a=2"], "twice")])
+def test_contradicting_words_are_refused(items: list[str], match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        split_items(items, None)
+
+
+@pytest.fixture
+def share_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    share, runs = tmp_path / "share", tmp_path / "runs"
+    for folder in ("config", "urdf", "policies"):
+        (share / folder).mkdir(parents=True)
+    runs.mkdir()
+    monkeypatch.setenv("HUMANOID_RL_SHARE", str(share))
+    monkeypatch.setenv("HUMANOID_RL_RUNS", str(runs))
+    return share, runs
+
+
+def test_policy_is_found_by_path_by_name_and_by_run(share_and_runs: tuple[Path, Path]) -> None:
+    share, runs = share_and_runs
+    shipped, trained = share / "policies" / "g1_stand.onnx", runs / "mine" / "policy.onnx"
+    trained.parent.mkdir()
+    shipped.touch()
+    trained.touch()
+    assert find_policy() == find_policy("g1_stand") == find_policy(str(shipped)) == shipped
+    assert find_policy("mine") == find_policy(str(trained)) == find_policy(str(trained.parent)) == trained
+    with pytest.raises(UserError, match=r"no policy 'g1_stnad', did you mean 'g1_stand'\?"):
+        find_policy("g1_stnad")
+    with pytest.raises(UserError, match=r"does not exist"):
+        find_policy(str(runs / "other.onnx"))
+    shipped.unlink()
+    with pytest.raises(UserError, match=r"no policy was named.*mine"):
+        find_policy()
+
+
+def test_run_is_found_by_name_and_by_path(share_and_runs: tuple[Path, Path]) -> None:
+    _, runs = share_and_runs
+    (runs / "mine").mkdir()
+    (runs / "mine" / "config.yaml").touch()
+    assert find_run("mine") == find_run(str(runs / "mine")) == runs / "mine"
+    with pytest.raises(UserError, match=r"no run 'mien'.*did you mean 'mine'\?"):
+        find_run("mien")
+
+
+def test_new_run_takes_no_directory_that_holds_something(share_and_runs: tuple[Path, Path]) -> None:
+    _, runs = share_and_runs
+    assert new_run_dir("mine", resume=False) == runs / "mine"
+    (runs / "mine").mkdir()
+    assert new_run_dir("mine", resume=False) == runs / "mine"
+    (runs / "mine" / "config.yaml").touch()
+    with pytest.raises(UserError, match="exists already"):
+        new_run_dir("mine", resume=False)
+    assert new_run_dir("mine", resume=True) == runs / "mine"
