@@ -194,7 +194,7 @@ def test_sliders_command_the_robot_only_when_told_to_and_never_after_the_page_is
         type_number(browser, "vx m/s", "0.4")
         time.sleep(2.0)
         assert "cmd_vel" not in robot.output
-        browser.evaluate("document.querySelector('input[type=checkbox]').click()")
+        browser.click("send commands", "label")
         robot.wait_for("cmd_vel 0.40 0.00 0.00", timeout=30)
         type_number(browser, "yaw rad/s", "-0.5")
         robot.wait_for("cmd_vel 0.40 0.00 -0.50", timeout=30)
