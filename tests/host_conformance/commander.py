@@ -1,6 +1,6 @@
 """The node above the host: joint commands at the policy's rate, from this process or from one to be killed.
 
-``python commander.py`` is that other process: it commands until it dies.
+``python commander.py`` is that other process: it says "commanding" and commands until it dies.
 """
 
 from __future__ import annotations
@@ -96,6 +96,9 @@ def main() -> None:
     node = rclpy.create_node("doomed_commander")
     message = standing_command(load_robot())
     publisher = node.create_publisher(JointCommand, "/joint_command", QOS)
+    while publisher.get_subscription_count() == 0:
+        time.sleep(POLICY_PERIOD)
+    print("commanding", flush=True)
     publish_until(publisher, lambda: message, threading.Event())
 
 

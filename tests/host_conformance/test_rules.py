@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import signal
 import subprocess
 import sys
@@ -265,7 +264,7 @@ def test_h7_a_malformed_command_is_rejected_whole(bench: Bench, malform: Malform
         bench.commander.send(bad)
         bench.pause(0.01)
     wait_for(lambda: bench.status().rejected_commands > before, "the rejection is counted", timeout=3.0)
-    assert bench.status().state == HostStatus.ACTIVE
+    bench.assert_active()
     good = np.array(bench.commander.message.position, np.float32)
     for command in bench.wire.commands(begin):
         np.testing.assert_array_equal(command.motor("q"), good)
@@ -278,7 +277,7 @@ def test_h7_bytes_that_are_no_command_do_no_harm(bench: Bench) -> None:
     for cut in (5, 40, 700, len(whole) - 9):
         bench.commander.send(whole[:cut])
         bench.pause(0.03)
-    assert bench.status().state == HostStatus.ACTIVE
+    bench.assert_active()
     assert bench.host.running
 
 
@@ -334,13 +333,13 @@ def test_h7_joints_are_mapped_by_name(bench: Bench) -> None:
 
 @unless_stalled
 def test_h8_a_killed_commander_ends_in_latched_damping(bench: Bench) -> None:
-    bench.activate()
-    with subprocess.Popen([sys.executable, str(Path(commander_module.__file__))], env=os.environ) as process:
+    command = [sys.executable, str(Path(commander_module.__file__))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
-            wait_for(
-                lambda: any(not command.damping for command in bench.wire.commands()),
-                "following the other process",
-            )
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"commanding\n"
+            bench.activate()
+            bench.wait_until_followed()
             bench.pause(0.2)
         finally:
             process.send_signal(signal.SIGKILL)
