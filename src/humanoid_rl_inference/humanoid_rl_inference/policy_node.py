@@ -330,18 +330,19 @@ class PolicyNode(Node):
     def read_sensors(self, now: float) -> None:
         """Take the newest messages; now in s, monotonic."""
         sensors = self.sensors
-        wall = time.time()
+        # The wall clock is read after the message is taken: the other way round, a pause of this thread in
+        # between would make a fresh sample look as if it came from the future.
         try:
             if (data := _take(self._joint_states)) is not None:
                 sensors.joint_pos, sensors.joint_vel, stamp = self._joint_decoder.decode(data)
-                sensors.joint_time = now - (wall - stamp)
+                sensors.joint_time = now - (time.time() - stamp)
                 self._stamp = stamp
         except MessageError as error:
             self._reject("/joint_states", error)
         try:
             if (data := _take(self._imu)) is not None:
                 sensors.imu_gyro, sensors.imu_quat, stamp = self._imu_decoder.decode(data)
-                sensors.imu_time = now - (wall - stamp)
+                sensors.imu_time = now - (time.time() - stamp)
         except MessageError as error:
             self._reject("/imu/data", error)
         if (status := self._motor_status) is not None:

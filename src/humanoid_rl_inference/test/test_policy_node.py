@@ -17,11 +17,14 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist, TwistStamped
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import RobotModel
+from humanoid_rl_inference.policy_node import PolicyNode
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Imu, JointState, Joy
 from std_srvs.srv import Trigger
 
+from humanoid_rl_inference import policy_node
 from humanoid_rl_interfaces.msg import HostStatus, JointCommand, MotorStatus, PolicyStatus
 
 # Every test process its own: parallel runs on one machine must not see each other.
@@ -507,6 +510,31 @@ def test_sigterm_sends_a_last_damping_command_and_ends_with_0(
     end_node(process, signal.SIGTERM)
     bot.wait("a last damping command", bot.damped)
     assert bot.status is not None and bot.status.state == PolicyStatus.RUNNING
+
+
+def test_pause_while_reading_does_not_put_samples_into_the_future(
+    policy_file: Path, robot: RobotModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rclpy.init(args=["--ros-args", "-p", f"policy:={policy_file}"], domain_id=DOMAIN)
+    try:
+        node = PolicyNode()
+
+        def take_after_a_pause(subscription: Any) -> bytes:
+            time.sleep(0.05)  # the thread loses the processor, and meanwhile a new sample arrives
+            message = JointState(name=list(robot.joint_names)) if subscription.topic_name[1] == "j" else Imu()
+            message.header.stamp = node.get_clock().now().to_msg()
+            if isinstance(message, JointState):
+                message.position = message.velocity = robot.default_position.tolist()
+            return bytes(serialize_message(message))
+
+        monkeypatch.setattr(policy_node, "_take", take_after_a_pause)
+        now = time.monotonic()
+        node.read_sensors(now)
+        assert -0.01 < now - node.sensors.joint_time < 0.04
+        assert -0.01 < now - node.sensors.imu_time < 0.04
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.3, 0.6, 0.9])
