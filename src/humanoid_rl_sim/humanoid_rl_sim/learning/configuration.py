@@ -39,6 +39,8 @@ class PpoConfig:
     max_gradient_norm: float = 1.0
     hidden_sizes: tuple[int, ...] = (256, 128)
     """Hidden layers of the actor, and of the critic."""
+    state_dependent_exploration: bool = False
+    """Smooth exploration noise that depends on the state (Raffin et al. 2021) instead of white noise."""
     initial_std: float = 0.5
     """Standard deviation of the untrained policy's actions."""
 

@@ -79,7 +79,7 @@ class OnnxActor:
 def _rollout(environment: Environment, actor: Actor, steps: int, on_step) -> None:
     """Run `steps` control steps; calls `on_step(step, result)` after each."""
     with torch.no_grad():
-        observation = environment.reset()
+        observation, _ = environment.reset()
         started = torch.ones(environment.num_envs, dtype=torch.bool)
         for step in range(steps):
             result = environment.step(actor.act(environment, observation, started))

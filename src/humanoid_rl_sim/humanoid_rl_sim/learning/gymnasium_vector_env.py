@@ -34,7 +34,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
         if seed is not None:
             self.environment.generator.manual_seed(seed if isinstance(seed, int) else seed[0])
         with torch.no_grad():
-            return self.environment.reset().cpu().numpy(), {}
+            return self.environment.reset()[0].cpu().numpy(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         action = torch.from_numpy(np.ascontiguousarray(actions, np.float32)).to(self.environment.device)

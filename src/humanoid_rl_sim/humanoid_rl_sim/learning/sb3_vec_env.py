@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from humanoid_rl_sim.tasks.environment import Environment
+from humanoid_rl_sim.tasks.environment import PRIVILEGED_SIZE, Environment
 
 
-def make_spaces(environment: Environment) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
-    """Observation and action space of one environment."""
+def make_spaces(
+    environment: Environment, *, privileged: bool = False
+) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
+    """Observation (with `privileged`: and what only the critic knows, behind it) and action space of one environment."""
     graph = environment.graph
-    observation = gymnasium.spaces.Box(-np.inf, np.inf, (graph.observation_size,), np.float32)
+    size = graph.observation_size + (PRIVILEGED_SIZE if privileged else 0)
+    observation = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
     action = gymnasium.spaces.Box(-graph.action_clip, graph.action_clip, (graph.action_size,), np.float32)
     return observation, action
 
@@ -24,13 +27,15 @@ def make_spaces(environment: Environment) -> tuple[gymnasium.spaces.Box, gymnasi
 class Sb3VecEnv(VecEnv):
     """NumPy in and out, as stable-baselines3 expects; observations are not normalised (the policy does that).
 
+    An observation is the actor's, followed by the critic's privileged one; `AsymmetricPolicy` knows where to cut.
+
     `infos` carry `episode` (return `r`, length `l` in steps) and, where an episode ended, `terminal_observation`
     and `TimeLimit.truncated`, which is what stable-baselines3 bootstraps time limits from.
     """
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
-        observation_space, action_space = make_spaces(environment)
+        observation_space, action_space = make_spaces(environment, privileged=True)
         self.render_mode = None
         super().__init__(environment.num_envs, observation_space, action_space)
         self._returns = np.zeros(self.num_envs, np.float32)
@@ -41,7 +46,7 @@ class Sb3VecEnv(VecEnv):
         self._returns[:] = 0.0
         self._lengths[:] = 0
         with torch.no_grad():
-            return self.environment.reset().cpu().numpy()
+            return torch.cat(self.environment.reset(), 1).cpu().numpy()
 
     def step_async(self, actions: np.ndarray) -> None:
         self._action = torch.from_numpy(np.ascontiguousarray(actions, np.float32)).to(self.environment.device)
@@ -57,7 +62,7 @@ class Sb3VecEnv(VecEnv):
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         ended = done.nonzero()[0]
         if ended.size:
-            final = result.final_observation.cpu().numpy()
+            final = torch.cat((result.final_observation, result.final_privileged), 1).cpu().numpy()
             for i in ended:
                 infos[i] = {
                     "terminal_observation": final[i],
@@ -66,7 +71,8 @@ class Sb3VecEnv(VecEnv):
                 }
             self._returns[ended] = 0.0
             self._lengths[ended] = 0
-        return result.observation.cpu().numpy(), reward, done, infos
+        observation = torch.cat((result.observation, result.privileged), 1)
+        return observation.cpu().numpy(), reward, done, infos
 
     def close(self) -> None:
         self.environment.close()

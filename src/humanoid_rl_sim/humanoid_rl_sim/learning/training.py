@@ -29,9 +29,9 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import nn
 
 from humanoid_rl_sim.learning.actor import actor_graph
+from humanoid_rl_sim.learning.asymmetric_policy import AsymmetricPolicy, ObservationNormaliser
 from humanoid_rl_sim.learning.configuration import TrainingConfig, from_yaml, to_yaml
 from humanoid_rl_sim.learning.evaluation import score
-from humanoid_rl_sim.learning.normalisation import GraphNormaliser
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
 from humanoid_rl_sim.simulators.registry import make_simulator
 from humanoid_rl_sim.tasks.configuration import load_task
@@ -197,7 +197,7 @@ class _Run(BaseCallback):
         return self.training_env.environment  # type: ignore[attr-defined]
 
     @property
-    def normaliser(self) -> GraphNormaliser:
+    def normaliser(self) -> ObservationNormaliser:
         return self.model.policy.features_extractor
 
     def _on_training_start(self) -> None:
@@ -215,7 +215,8 @@ class _Run(BaseCallback):
                 environment.num_envs, environment.graph.action_size, generator=environment.generator
             )
             with torch.no_grad():
-                observations.append(environment.step(action).observation)
+                result = environment.step(action)
+            observations.append(torch.cat((result.observation, result.privileged), 1))
         self.normaliser.update(torch.cat(observations))
 
     def _on_rollout_start(self) -> None:
@@ -371,7 +372,7 @@ def make_model(config: TrainingConfig, env: Sb3VecEnv) -> PPO:
     batch = config.num_envs * ppo.rollout_steps
 
     return PPO(
-        "MlpPolicy",
+        AsymmetricPolicy,
         env,
         learning_rate=ppo.learning_rate,
         n_steps=ppo.rollout_steps,
@@ -380,6 +381,8 @@ def make_model(config: TrainingConfig, env: Sb3VecEnv) -> PPO:
         gamma=ppo.gamma,
         gae_lambda=ppo.gae_lambda,
         clip_range=ppo.clip_range,
+        use_sde=ppo.state_dependent_exploration,
+        sde_sample_freq=8 if ppo.state_dependent_exploration else -1,
         ent_coef=ppo.entropy_coefficient,
         vf_coef=ppo.value_coefficient,
         max_grad_norm=ppo.max_gradient_norm,
@@ -389,7 +392,6 @@ def make_model(config: TrainingConfig, env: Sb3VecEnv) -> PPO:
             "net_arch": {"pi": list(ppo.hidden_sizes), "vf": list(ppo.hidden_sizes)},
             "activation_fn": nn.ELU,
             "log_std_init": float(np.log(ppo.initial_std)),
-            "features_extractor_class": GraphNormaliser,
             "features_extractor_kwargs": {"graph": env.environment.graph},
         },
     )

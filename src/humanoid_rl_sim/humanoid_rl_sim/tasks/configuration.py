@@ -124,6 +124,8 @@ class TaskConfig:
     """Largest absolute action."""
     action_scale: float = 0.25
     """Target offset per unit of action, as a fraction of effort limit / stiffness."""
+    action_scale_factors: Mapping[str, float] = field(default_factory=dict)
+    """Joint group -> further factor on its action scale; 0 takes the joints out of the policy's hands."""
     reset: ResetConfig = field(default_factory=ResetConfig)
     push: PushConfig | None = None
     latency: LatencyConfig = field(default_factory=LatencyConfig)

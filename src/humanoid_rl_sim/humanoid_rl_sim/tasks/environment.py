@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.policy_graph import ObservationTerm, PolicyGraph, projected_gravity
@@ -30,7 +31,7 @@ def make_policy_graph(task: TaskConfig, robot: RobotModel) -> PolicyGraph:
     return PolicyGraph(
         joint_names=robot.joint_names,
         default_position=robot.default_position,
-        action_scale=task.action_scale * robot.effort_limit / gains.stiffness,
+        action_scale=_action_scale(task, robot, gains),
         position_lower=robot.position_lower,
         position_upper=robot.position_upper,
         command_names=COMMAND_NAMES,
@@ -40,6 +41,17 @@ def make_policy_graph(task: TaskConfig, robot: RobotModel) -> PolicyGraph:
         history=task.observation.history,
         action_clip=task.action_clip,
     )
+
+
+def _action_scale(task: TaskConfig, robot: RobotModel, gains: Gains) -> np.ndarray:
+    """[n] rad per unit of action."""
+    scale = task.action_scale * robot.effort_limit / gains.stiffness
+    groups = joint_groups(robot, torch.device("cpu"))
+    for group, factor in task.action_scale_factors.items():
+        if group not in groups:
+            raise UserError(f"task {task.name}: unknown joint group '{group}'{nearest(group, groups)}")
+        scale[groups[group].numpy()] *= factor
+    return scale
 
 
 def gain_set(task: TaskConfig, robot: RobotModel) -> Gains:
@@ -74,6 +86,32 @@ def joint_groups(robot: RobotModel, device: torch.device) -> dict[str, torch.Ten
     }
 
 
+PRIVILEGED_SIZE = 3 + 3 + 3 + 1 + 2 + 2 + 2
+
+
+def privileged_observation(view: StepView) -> torch.Tensor:
+    """What only a simulator knows, for the critic: [N, PRIVILEGED_SIZE].
+
+    Base velocity in the yaw frame (3, m/s), base angular velocity (3, rad/s) and gravity direction (3) without noise,
+    base height relative to standing (1, m), foot contacts (2), vertical foot forces (2, in body weights) and the feet's
+    heights (2, m).
+    """
+    state = view.state
+    weight = 9.81 * 33.34  # scale only: the nominal robot's
+    return torch.cat(
+        (
+            view.base_lin_vel_yaw,
+            state.base_ang_vel,
+            view.projected_gravity,
+            state.base_pos[:, 2:3] - view.robot.default_base_height,
+            state.foot_contact.float(),
+            state.foot_force[:, :, 2] / weight,
+            state.foot_pos[:, :, 2],
+        ),
+        1,
+    )
+
+
 @dataclass
 class StepResult:
     """Outcome of a control step; the tensors are fresh."""
@@ -88,6 +126,10 @@ class StepResult:
     """[N] bool: ran out of time without having failed."""
     final_observation: torch.Tensor
     """[N, observation_size] the last observation of the episode, before any reset."""
+    privileged: torch.Tensor
+    """[N, PRIVILEGED_SIZE] what the critic may know beside the observation (`privileged_observation`)."""
+    final_privileged: torch.Tensor
+    """[N, PRIVILEGED_SIZE] the same, before any reset."""
 
 
 class Environment:
@@ -207,11 +249,11 @@ class Environment:
 
     # -- the step ----------------------------------------------------------------------------------------------
 
-    def reset(self) -> torch.Tensor:
-        """Start a new episode everywhere. Returns the observation [N, observation_size]."""
+    def reset(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Start a new episode everywhere. Returns observation [N, observation_size] and privileged [N, 16]."""
         self._reset(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
         self._update_view()
-        return self._next_observation()
+        return self._next_observation(), privileged_observation(self.view)
 
     def step(self, action: torch.Tensor) -> StepResult:
         """Apply `action` [N, n] for one control period."""
@@ -232,12 +274,21 @@ class Environment:
             terminated = terminated | term(view)
         truncated = (self.episode_steps >= self.max_episode_steps) & ~terminated
         final_observation, _, _ = self._observe()
+        final_privileged = privileged_observation(view)
 
         self._reset(terminated | truncated)
         self._command_left -= self.task.control_period
         self._resample_command(self._command_left <= 0.0)
         self._update_orientation()
-        return StepResult(self._next_observation(), reward, terminated, truncated, final_observation)
+        return StepResult(
+            observation=self._next_observation(),
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            final_observation=final_observation,
+            privileged=privileged_observation(view),
+            final_privileged=final_privileged,
+        )
 
     def _physics(self, target: torch.Tensor) -> None:
         delayed = min(self._max_action_delay, self.decimation) if self.training else 0
