@@ -32,7 +32,7 @@ PATIENCE = 20.0
 PUNCTUALITY = 0.010
 """s: how late a host's reaction may be on the wire; five cycles."""
 
-ATTEMPTS = 5
+ATTEMPTS = 8
 """Tries to see a host react on time, on a machine that may be busy with other things."""
 
 STALL = 0.030

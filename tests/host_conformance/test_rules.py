@@ -274,7 +274,7 @@ def test_h7_a_malformed_command_does_not_displace_the_valid_one_before_it(bench:
     bench.commander.stop()
     good, bad = standing_command(bench.robot), standing_command(bench.robot)
     unknown_joint(bad)
-    for _ in range(10):
+    for _ in range(6):
         bench.commander.send(good)
         bench.commander.send(bad)
         bench.pause(POLICY_PERIOD)
