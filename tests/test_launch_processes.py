@@ -16,6 +16,7 @@ from humanoid_rl.deployment import LaunchProcess
 LAUNCH_FILE = """
 from humanoid_rl.supervised_node import supervised_node
 from launch import LaunchDescription
+from launch.actions import ExecuteProcess
 
 def generate_launch_description():
     return LaunchDescription([{nodes}])
@@ -76,6 +77,21 @@ def ended(launch: LaunchProcess) -> int:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signalled_launch_ends_its_children(number: signal.Signals, code: int, workspace: Path) -> None:
     with launched(workspace, "steady") as launch:
+        wait_for_line(launch, "] steady")
+        os.kill(launch.pid, number)
+        assert ended(launch) == code
+        assert launch.members() == {}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_plain_process_of_somebody_else_s_launch_file_ends_too(
+    number: signal.Signals, code: int, workspace: Path
+) -> None:
+    launched(workspace)
+    path = workspace / "share" / "launch" / "some.launch.py"
+    plain = 'ExecuteProcess(cmd=["sh", "-c", "echo steady; exec sleep 60"], output="screen")'
+    path.write_text(LAUNCH_FILE.format(nodes=plain))
+    with LaunchProcess("some", {}, workspace / "launch.log") as launch:
         wait_for_line(launch, "] steady")
         os.kill(launch.pid, number)
         assert ended(launch) == code

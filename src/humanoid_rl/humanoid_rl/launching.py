@@ -47,18 +47,19 @@ def ended_with_parent(signal_name: str) -> list[str]:
 
 
 @lru_cache
-def ahead_of_others() -> list[str]:
+def ahead_of_others(priority: int) -> list[str]:
     """Prefix of a command line that lets a control loop run before the rest of the machine.
 
-    Empty where the system does not permit it (neither root nor RLIMIT_NICE).
+    Round robin at a real-time priority (1 to 99) where the system permits that (root, or an rtprio limit),
+    else a better niceness, else nothing. The kernel leaves the others 5 % of each second in any case.
     """
-    prefix = ["nice", "-n", str(CONTROL_NICENESS)]
-    try:
-        # nice itself says when it may not, and starts the command all the same.
-        tried = subprocess.run([*prefix, "true"], capture_output=True, timeout=5.0, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [] if tried.stderr else prefix
+    for prefix in (["chrt", "--rr", str(priority)], ["nice", "-n", str(CONTROL_NICENESS)]):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            tried = subprocess.run([*prefix, "true"], capture_output=True, timeout=5.0, check=True)
+            # nice starts the command also where it may not change the niceness, and says so.
+            if not tried.stderr:
+                return prefix
+    return []
 
 
 def launch_file(name: str) -> Path:

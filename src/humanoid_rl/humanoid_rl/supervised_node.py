@@ -24,7 +24,7 @@ def supervised_node(
     may_finish: bool = False,
     essential: bool = True,
     patience: float = 5.0,
-    ahead: bool = False,
+    priority: int = 0,
 ) -> Node:
     """A node that ends with the launch, and, if it is essential, the launch with it.
 
@@ -36,7 +36,7 @@ def supervised_node(
         grace: seconds between the end of this node and the end of the launch; the others go on meanwhile.
         may_finish: exit code 0 is the expected end and ends the launch well.
         essential: the launch makes no sense without it.
-        ahead: it runs before other work of the machine, where the system permits that.
+        priority: of a control loop, 1 to 99, that runs before other work of the machine; 0 for all others.
         patience: seconds the node gets to leave after SIGINT before it is sent SIGTERM.
     """
 
@@ -56,7 +56,7 @@ def supervised_node(
             TimerAction(period=grace, actions=[OpaqueFunction(function=end)]),
         ]
 
-    prefix = [*(ahead_of_others() if ahead else []), *ended_with_parent("INT")]
+    prefix = [*(ahead_of_others(priority) if priority else []), *ended_with_parent("INT")]
     return Node(
         package=package,
         executable=executable,
