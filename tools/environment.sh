@@ -6,6 +6,9 @@ export VIRTUAL_ENV=$_venv PATH=$_venv/bin:$PATH
 unset PYTHONHOME
 if [ -f "$_ros/setup.bash" ]; then
   set +u; source "$_ros/setup.bash"; set -u
+  # `ros2` is run by the system's Python, which the environment's packages have to be shown to.
+  for _packages in "$_venv"/lib/python3*/site-packages; do PYTHONPATH=${PYTHONPATH:+$PYTHONPATH:}$_packages; done
+  export PYTHONPATH
 else
   unset PYTHONPATH
   export AMENT_PREFIX_PATH=$_venv CMAKE_PREFIX_PATH=$_venv ROS_DISTRO=jazzy ROS_VERSION=2 ROS_PYTHON_VERSION=3
