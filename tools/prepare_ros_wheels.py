@@ -74,7 +74,9 @@ def unpack_launch(site_packages: Path) -> int:
         (wheel,) = Path(download).glob("*.whl")
         written = 0
         with zipfile.ZipFile(wheel) as archive:
-            for name in sorted(archive.namelist(), reverse=True):  # launch_ros/ last but one: the marker above
+            for name in sorted(
+                archive.namelist(), reverse=True
+            ):  # launch_ros/ last but one: the marker above
                 package, _, rest = name.removeprefix(LAUNCH_ROOT).partition("/")
                 if name.startswith(LAUNCH_ROOT) and rest and package.split("-")[0] in LAUNCH_PACKAGES:
                     target = site_packages / package.replace(".egg-info", ".egg-info") / rest

@@ -137,7 +137,8 @@ def judge(gain: float, deployment: Mapping[str, Any]) -> int:
 def _train(name: str, overrides: Mapping[str, str]) -> Path:
     """The trained run of that name, training as far as is still to do."""
     from humanoid_rl_sim.learning.configuration import from_yaml, load_training_config
-    from humanoid_rl_sim.learning.training import latest_checkpoint, train
+    from humanoid_rl_sim.learning.run_files import latest_checkpoint
+    from humanoid_rl_sim.learning.training import train
 
     run_dir = runs_dir() / name
     config = load_training_config(TASK, overrides)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 if TYPE_CHECKING:
-    from humanoid_rl_sim.learning.training import TrainingProgress
+    from humanoid_rl_sim.learning.training_control import TrainingProgress
 
 LOG_PERIOD = 15.0
 BAR_WIDTH = 24

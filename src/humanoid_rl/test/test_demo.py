@@ -12,7 +12,7 @@ from humanoid_rl.demo import judge
 from humanoid_rl.deployment import Recording, summary
 from humanoid_rl.learning_commands import describe_evaluation
 from humanoid_rl.training_display import TrainingDisplay, describe_progress
-from humanoid_rl_sim.learning.training import TrainingProgress
+from humanoid_rl_sim.learning.training_control import TrainingProgress
 
 GOOD: dict[str, Any] = {"survived": True, "failure": "", "left_behind": []}
 PROGRESS = TrainingProgress(

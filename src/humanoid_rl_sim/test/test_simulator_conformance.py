@@ -122,7 +122,9 @@ def test_torque_is_the_pd_law_up_to_the_effort_limit(make):
     torch.testing.assert_close(
         simulator.state.joint_torque[:, wrist], torch.full((N,), float(robot.effort_limit[wrist]))
     )
-    torch.testing.assert_close(simulator.state.joint_torque[:, knee], torch.full((N,), 10.0), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        simulator.state.joint_torque[:, knee], torch.full((N,), 10.0), rtol=1e-3, atol=0
+    )
 
 
 def test_a_standing_robot_rests_on_both_feet_with_its_weight(make):
@@ -166,7 +168,9 @@ def test_equal_inputs_give_equal_runs(make):
         generator = torch.Generator().manual_seed(3)
         for _ in range(20):
             noise = 0.2 * torch.rand(N, len(simulator.robot.joint_names), generator=generator)
-            simulator.set_joint_target(torch.as_tensor(simulator.robot.default_position, dtype=torch.float32) + noise)
+            simulator.set_joint_target(
+                torch.as_tensor(simulator.robot.default_position, dtype=torch.float32) + noise
+            )
             run(simulator, 0.02)
         runs.append(snapshot(simulator))
     for name, value in runs[0].items():

@@ -8,10 +8,13 @@ from humanoid_rl_core.policy_graph import PolicyGraph
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
+from humanoid_rl_sim.learning.asymmetric_policy import ObservationNormaliser
+
 
 def actor_graph(policy: ActorCriticPolicy) -> PolicyGraph:
     """A copy of the policy's graph with its normalisation and its actor as the network (deterministic mean)."""
-    graph: PolicyGraph = copy.deepcopy(policy.features_extractor.graph)
+    assert isinstance(policy.features_extractor, ObservationNormaliser)
+    graph = copy.deepcopy(policy.features_extractor.graph)
     graph.network = copy.deepcopy(nn.Sequential(*policy.mlp_extractor.policy_net, policy.action_net))
     return graph.eval().requires_grad_(False)
 

@@ -21,17 +21,21 @@ class ObservationNormaliser(BaseFeaturesExtractor):
     """Normalises both halves of an observation.
 
     `update` must only be called between two rollouts, so that a rollout and the update that learns from it agree on
-    the statistics.
+    the statistics. Without `adapt_actor` the actor's half keeps the scales of the task's observation terms: a term
+    that hardly varies then stays small instead of being blown up to the size of the others.
     """
 
     count: torch.Tensor
     privileged_mean: torch.Tensor
     privileged_var: torch.Tensor
 
-    def __init__(self, observation_space: gymnasium.spaces.Box, graph: PolicyGraph) -> None:
+    def __init__(
+        self, observation_space: gymnasium.spaces.Box, graph: PolicyGraph, adapt_actor: bool = True
+    ) -> None:
         size = int(observation_space.shape[0])
         super().__init__(observation_space, size)
         self.graph = graph
+        self.adapt_actor = adapt_actor
         self.actor_size = graph.observation_size
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("privileged_mean", torch.zeros(size - self.actor_size))
@@ -60,7 +64,8 @@ class ObservationNormaliser(BaseFeaturesExtractor):
         delta = mean - old_mean
         new_mean = old_mean + delta * (size / total)
         new_var = (old_var * count + var * size + delta.square() * count * size / total) / total
-        self.graph.set_normalisation(new_mean[: self.actor_size], new_var[: self.actor_size])
+        if self.adapt_actor:
+            self.graph.set_normalisation(new_mean[: self.actor_size], new_var[: self.actor_size])
         self.privileged_mean.copy_(new_mean[self.actor_size :])
         self.privileged_var.copy_(new_var[self.actor_size :])
         self.count += size
@@ -69,7 +74,9 @@ class ObservationNormaliser(BaseFeaturesExtractor):
 class _AsymmetricMlp(nn.Module):
     """Two multi-layer perceptrons: the actor's on its half of the features, the critic's on all of them."""
 
-    def __init__(self, actor_size: int, size: int, hidden: dict[str, list[int]], activation: type[nn.Module]) -> None:
+    def __init__(
+        self, actor_size: int, size: int, hidden: dict[str, list[int]], activation: type[nn.Module]
+    ) -> None:
         super().__init__()
         self.actor_size = actor_size
         self.policy_net, self.latent_dim_pi = _mlp(actor_size, hidden["pi"], activation)
@@ -101,6 +108,7 @@ class AsymmetricPolicy(ActorCriticPolicy):
         super().__init__(*args, **kwargs)
 
     def _build_mlp_extractor(self) -> None:
+        assert isinstance(self.features_extractor, ObservationNormaliser) and isinstance(self.net_arch, dict)
         self.mlp_extractor = _AsymmetricMlp(  # type: ignore[assignment]
             self.features_extractor.actor_size, self.features_dim, self.net_arch, self.activation_fn
         ).to(self.device)

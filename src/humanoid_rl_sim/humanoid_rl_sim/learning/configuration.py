@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.resources import share_dir
-from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml
+from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml, parse_yaml
 
 from humanoid_rl_sim.simulators.registry import SIMULATORS
 from humanoid_rl_sim.tasks.configuration import task_names
@@ -38,9 +38,13 @@ class PpoConfig:
     value_coefficient: float = 1.0
     max_gradient_norm: float = 1.0
     hidden_sizes: tuple[int, ...] = (256, 128)
-    """Hidden layers of the actor, and of the critic."""
+    """Hidden layers of the actor; none makes it linear."""
+    critic_hidden_sizes: tuple[int, ...] = (256, 128)
+    """Hidden layers of the critic."""
     state_dependent_exploration: bool = False
     """Smooth exploration noise that depends on the state (Raffin et al. 2021) instead of white noise."""
+    normalise_observations: bool = True
+    """Whether the actor's observation is normalised by running statistics, or by the task's scales alone."""
     initial_std: float = 0.5
     """Standard deviation of the untrained policy's actions."""
 
@@ -61,7 +65,13 @@ class TrainingConfig:
     ppo: PpoConfig = field(default_factory=PpoConfig)
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "steps", "checkpoint_interval", "evaluation_interval", "evaluation_episodes"):
+        for name in (
+            "num_envs",
+            "steps",
+            "checkpoint_interval",
+            "evaluation_interval",
+            "evaluation_episodes",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.num_envs * self.ppo.rollout_steps % self.ppo.minibatches:
@@ -71,7 +81,9 @@ class TrainingConfig:
             )
         known = task_names()
         if not self.task.endswith((".yaml", ".yml")) and self.task not in known:
-            raise UserError(f"unknown task '{self.task}'{nearest(self.task, known)}; tasks: {', '.join(known)}")
+            raise UserError(
+                f"unknown task '{self.task}'{nearest(self.task, known)}; tasks: {', '.join(known)}"
+            )
         if self.sim not in SIMULATORS:
             raise UserError(
                 f"unknown simulator '{self.sim}'{nearest(self.sim, SIMULATORS)}; simulators: {', '.join(SIMULATORS)}"
@@ -93,7 +105,7 @@ def load_training_config(task: str, overrides: Mapping[str, str] | None = None) 
     values: dict[str, Any] = dict(load_yaml(path if path.is_file() else directory / "default.yaml"))
     values["task"] = task
     for key, text in (overrides or {}).items():
-        _set(values, key.split("."), yaml.safe_load(text), key)
+        _set(values, key.split("."), parse_yaml(f"value: {text}", key)["value"], key)
     return load_dataclass(TrainingConfig, values, "training configuration")
 
 
@@ -102,7 +114,9 @@ def _set(values: dict[str, Any], path: list[str], value: Any, key: str) -> None:
     for parent in parents:
         child = values.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise UserError(f"training configuration: '{key}' goes through '{parent}', which is a single value")
+            raise UserError(
+                f"training configuration: '{key}' goes through '{parent}', which is a single value"
+            )
         values = child
     values[last] = value
 

@@ -36,7 +36,9 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
         with torch.no_grad():
             return self.environment.reset()[0].cpu().numpy(), {}
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         action = torch.from_numpy(np.ascontiguousarray(actions, np.float32)).to(self.environment.device)
         with torch.no_grad():
             result = self.environment.step(action)

@@ -6,15 +6,15 @@ import csv
 import subprocess
 from pathlib import Path
 
-import humanoid_rl_core
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.export import export_policy
 from humanoid_rl_core.robot import load_robot
 from stable_baselines3 import PPO
 
+import humanoid_rl_core
 from humanoid_rl_sim.learning.actor import actor_graph
 from humanoid_rl_sim.learning.configuration import from_yaml
-from humanoid_rl_sim.learning.training import latest_checkpoint
+from humanoid_rl_sim.learning.run_files import latest_checkpoint
 from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.tasks.environment import gain_set
 

@@ -16,7 +16,7 @@ from humanoid_rl_sim.tasks.environment import PRIVILEGED_SIZE, Environment
 def make_spaces(
     environment: Environment, *, privileged: bool = False
 ) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
-    """Observation (with `privileged`: and what only the critic knows, behind it) and action space of one environment."""
+    """Observation and action space of one environment; `privileged` appends what only the critic knows."""
     graph = environment.graph
     size = graph.observation_size + (PRIVILEGED_SIZE if privileged else 0)
     observation = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
@@ -81,10 +81,14 @@ class Sb3VecEnv(VecEnv):
         return [getattr(self, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        raise NotImplementedError("the environments of a batch share their attributes; set them on `environment`")
+        raise NotImplementedError(
+            "the environments of a batch share their attributes; set them on `environment`"
+        )
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        raise NotImplementedError("the environments of a batch have no methods of their own; call `environment`")
+        raise NotImplementedError(
+            "the environments of a batch have no methods of their own; call `environment`"
+        )
 
     def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: Any = None) -> list[bool]:
         return [False] * len(list(self._get_indices(indices)))

@@ -6,15 +6,11 @@ best/model.zip and tensorboard/. Every zip is a plain stable-baselines3 model an
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 import random
-import re
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,121 +28,26 @@ from humanoid_rl_sim.learning.actor import actor_graph
 from humanoid_rl_sim.learning.asymmetric_policy import AsymmetricPolicy, ObservationNormaliser
 from humanoid_rl_sim.learning.configuration import TrainingConfig, from_yaml, to_yaml
 from humanoid_rl_sim.learning.evaluation import score
+from humanoid_rl_sim.learning.run_files import append_row, latest_checkpoint, truncate_rows, write_model
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
+from humanoid_rl_sim.learning.training_control import TrainingControl, TrainingProgress
 from humanoid_rl_sim.simulators.registry import make_simulator
 from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.tasks.environment import Environment
 
 CHECKPOINTS_KEPT = 3
-PROGRESS_FIELDS = (
-    "steps", "time_s", "reward", "episode_length_s", "steps_per_second", "approx_kl", "explained_variance",
-    "value_loss", "learning_rate", "action_std",
-)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TrainingProgress:
-    """What a run reports after every update."""
+class TrainedPPO(PPO):
+    """PPO that carries the state of its run into the checkpoint; the zip loads in plain stable-baselines3."""
 
-    phase: str
-    """starting, training, paused, evaluating, done or failed."""
-    steps: int
-    total_steps: int
-    steps_per_second: float
-    """Environment steps per second over the last update, learning included; nan before the first."""
-    mean_reward: float
-    """Mean return of the last finished episodes; nan before the first."""
-    mean_episode_length: float
-    """s; nan before the first."""
-    best_evaluation: float
-    """In [0, 1]; nan before the first."""
-    eta: float
-    """s until the last step; nan before the first update."""
-
-
-class TrainingControl:
-    """Steers a run from another thread: pause, resume, write a checkpoint, stop."""
-
-    def __init__(self) -> None:
-        self._running = threading.Event()
-        self._running.set()
-        self._stop = threading.Event()
-        self._checkpoint_wanted = threading.Event()
-        self._checkpoint_written = threading.Condition()
-        self._last_checkpoint: Path | None = None
-        self.environment: Environment | None = None
-        """The environment being trained on, once there is one (for previews; read only)."""
-
-    @property
-    def paused(self) -> bool:
-        return not self._running.is_set()
-
-    @property
-    def stopping(self) -> bool:
-        return self._stop.is_set()
-
-    def pause(self) -> None:
-        self._running.clear()
-
-    def resume(self) -> None:
-        self._running.set()
-
-    def stop(self) -> None:
-        """End the run at the next step, with a checkpoint; also when paused."""
-        self._stop.set()
-
-    def checkpoint(self, timeout: float) -> Path | None:
-        """Ask for a checkpoint and wait for it. Returns its path, or None when `timeout` s pass first."""
-        with self._checkpoint_written:
-            before = self._last_checkpoint
-            self._checkpoint_wanted.set()
-            self._checkpoint_written.wait_for(lambda: self._last_checkpoint != before, timeout)
-            return self._last_checkpoint if self._last_checkpoint != before else None
-
-    def take_checkpoint_request(self) -> bool:
-        wanted = self._checkpoint_wanted.is_set()
-        self._checkpoint_wanted.clear()
-        return wanted
-
-    def report_checkpoint(self, path: Path) -> None:
-        with self._checkpoint_written:
-            self._last_checkpoint = path
-            self._checkpoint_written.notify_all()
-
-    def wait_while_paused(self) -> bool:
-        """Block while paused. Returns whether there was a pause."""
-        if not self.paused:
-            return False
-        while not self._running.wait(0.1):
-            if self.stopping or self._checkpoint_wanted.is_set():
-                break
-        return True
-
-
-def write_model(model: PPO, path: Path) -> Path:
-    """Save a model so that `path` is either absent, the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.zip")
-    try:
-        model.save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def latest_checkpoint(run_dir: Path) -> Path | None:
-    """The checkpoint with the most steps, or None."""
-    found = [
-        (int(match.group(1)), path)
-        for path in (run_dir / "checkpoints").glob("step_*.zip")
-        if (match := re.fullmatch(r"step_(\d+)", path.stem))
-    ]
-    return max(found)[1] if found else None
+    run_state: dict[str, Any] | None = None
 
 
 class _Run(BaseCallback):
     """Everything a run does beside learning."""
+
+    model: TrainedPPO
 
     def __init__(
         self,
@@ -198,7 +99,9 @@ class _Run(BaseCallback):
 
     @property
     def normaliser(self) -> ObservationNormaliser:
-        return self.model.policy.features_extractor
+        normaliser = self.model.policy.features_extractor
+        assert isinstance(normaliser, ObservationNormaliser)
+        return normaliser
 
     def _on_training_start(self) -> None:
         self._started = self._rollout_started = time.monotonic()
@@ -282,7 +185,11 @@ class _Run(BaseCallback):
         self.report("evaluating")
         graph = actor_graph(self.model.policy)
         value = score(
-            self.task, graph, sim=self.config.sim, episodes=self.config.evaluation_episodes, seed=self.config.seed
+            self.task,
+            graph,
+            sim=self.config.sim,
+            episodes=self.config.evaluation_episodes,
+            seed=self.config.seed,
         )
         append_row(self.run_dir / "evaluations.csv", {"steps": self.num_timesteps, "score": value})
         self.logger.record("evaluation/score", value)
@@ -343,35 +250,12 @@ class _Run(BaseCallback):
         )
 
 
-def append_row(path: Path, row: dict[str, float]) -> None:
-    """Append a row to a CSV file, with a header if the file is new."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-
-
-def _truncate_rows(path: Path, steps: int) -> None:
-    """Drop the rows beyond `steps`: they belong to work that the killed run did not keep."""
-    if not path.exists():
-        return
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    kept = [rows[0], *(row for row in rows[1:] if int(row[0]) <= steps)]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", newline="") as file:
-        csv.writer(file).writerows(kept)
-    os.replace(temporary, path)
-
-
-def make_model(config: TrainingConfig, env: Sb3VecEnv) -> PPO:
+def make_model(config: TrainingConfig, env: Sb3VecEnv) -> TrainedPPO:
     """An untrained PPO model for the run; its policy normalises with the environment's own graph."""
     ppo = config.ppo
     batch = config.num_envs * ppo.rollout_steps
 
-    return PPO(
+    return TrainedPPO(
         AsymmetricPolicy,
         env,
         learning_rate=ppo.learning_rate,
@@ -382,17 +266,20 @@ def make_model(config: TrainingConfig, env: Sb3VecEnv) -> PPO:
         gae_lambda=ppo.gae_lambda,
         clip_range=ppo.clip_range,
         use_sde=ppo.state_dependent_exploration,
-        sde_sample_freq=8 if ppo.state_dependent_exploration else -1,
+        sde_sample_freq=-1,
         ent_coef=ppo.entropy_coefficient,
         vf_coef=ppo.value_coefficient,
         max_grad_norm=ppo.max_gradient_norm,
         seed=config.seed,
         device=env.environment.device,
         policy_kwargs={
-            "net_arch": {"pi": list(ppo.hidden_sizes), "vf": list(ppo.hidden_sizes)},
+            "net_arch": {"pi": list(ppo.hidden_sizes), "vf": list(ppo.critic_hidden_sizes)},
             "activation_fn": nn.ELU,
             "log_std_init": float(np.log(ppo.initial_std)),
-            "features_extractor_kwargs": {"graph": env.environment.graph},
+            "features_extractor_kwargs": {
+                "graph": env.environment.graph,
+                "adapt_actor": ppo.normalise_observations,
+            },
         },
     )
 
@@ -418,7 +305,9 @@ def prepare_run_directory(run_dir: Path, config: TrainingConfig, *, resume: bool
                 f"{run_dir}: the run was started with another {', '.join(changed)}; only steps may change on resume"
             )
     elif config_file.exists():
-        raise UserError(f"{run_dir}: a run of that name exists; pass --resume to continue it or choose another name")
+        raise UserError(
+            f"{run_dir}: a run of that name exists; pass --resume to continue it or choose another name"
+        )
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         temporary = config_file.with_name(".config.yaml")
@@ -469,11 +358,11 @@ def train(
         checkpoint = latest_checkpoint(run_dir) if resume else None
         if checkpoint is not None:
             try:
-                model = PPO.load(checkpoint, env=env, device=environment.device)
+                model = TrainedPPO.load(checkpoint, env=env, device=environment.device)
             except Exception as error:
                 raise UserError(f"{checkpoint}: not a usable checkpoint: {error}") from None
             for name in ("progress.csv", "evaluations.csv"):
-                _truncate_rows(run_dir / name, model.num_timesteps)
+                truncate_rows(run_dir / name, model.num_timesteps)
             run.restore(model.run_state)
         else:
             model = make_model(config, env)
@@ -481,7 +370,9 @@ def train(
         model.set_logger(configure(str(run_dir / "tensorboard"), ["tensorboard"]))
         remaining = config.steps - model.num_timesteps
         if remaining <= 0:
-            raise UserError(f"{run_dir}: already trained for {model.num_timesteps} steps; ask for more with --steps")
+            raise UserError(
+                f"{run_dir}: already trained for {model.num_timesteps} steps; ask for more with --steps"
+            )
         interrupted = False
         try:
             model.learn(remaining, callback=run, log_interval=1, reset_num_timesteps=False)

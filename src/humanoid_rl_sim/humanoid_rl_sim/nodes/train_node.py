@@ -12,8 +12,6 @@ from typing import Any
 import rclpy
 from geometry_msgs.msg import Point, TransformStamped
 from humanoid_rl_core.errors import UserError
-from humanoid_rl_interfaces.msg import TrainStatus
-from humanoid_rl_interfaces.srv import Checkpoint
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -23,8 +21,12 @@ from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
+from humanoid_rl_interfaces.msg import TrainStatus
+from humanoid_rl_interfaces.srv import Checkpoint
 from humanoid_rl_sim.learning.configuration import TrainingConfig, load_training_config
-from humanoid_rl_sim.learning.training import TrainingControl, TrainingProgress, latest_checkpoint, train
+from humanoid_rl_sim.learning.run_files import latest_checkpoint
+from humanoid_rl_sim.learning.training import train
+from humanoid_rl_sim.learning.training_control import TrainingControl, TrainingProgress
 
 STATUS_PERIOD = 1.0
 PREVIEW_PERIOD = 1.0 / 30.0
@@ -57,17 +59,19 @@ class TrainNode(Node):
         self.create_timer(PREVIEW_PERIOD, self._publish_preview)
 
     def read_configuration(self) -> tuple[TrainingConfig, Path, bool]:
-        """Declare and read the parameters: task, sim, num_envs, steps, seed (0 and "" keep the file's), run, resume.
+        """Declare and read the parameters task, sim, num_envs, steps, seed, run and resume.
+
+        0, -1 (seed) and "" keep what the configuration file says.
 
         Raises:
             UserError: a parameter has no valid value.
         """
-        given: dict[str, Any] = {
-            name: self.declare_parameter(name, default).value
-            for name, default in (
-                ("task", "stand"), ("sim", ""), ("num_envs", 0), ("steps", 0), ("seed", -1), ("run", ""), ("resume", False),
-            )
+        defaults = {
+            "task": "stand", "sim": "", "num_envs": 0, "steps": 0, "seed": -1, "run": "", "resume": False
         }  # fmt: skip
+        given: dict[str, Any] = {
+            name: self.declare_parameter(name, default).value for name, default in defaults.items()
+        }
         overrides = {name: given[name] for name in ("sim", "num_envs", "steps") if given[name]}
         if given["seed"] >= 0:
             overrides["seed"] = given["seed"]
@@ -89,7 +93,9 @@ class TrainNode(Node):
         status.total_steps = config.steps
         status.best_evaluation = math.nan
         if progress is not None:
-            status.phase = "paused" if self.control.paused and progress.phase == "training" else progress.phase
+            status.phase = (
+                "paused" if self.control.paused and progress.phase == "training" else progress.phase
+            )
             status.steps = progress.steps
             status.steps_per_second = progress.steps_per_second
             status.mean_reward = progress.mean_reward
@@ -121,7 +127,8 @@ class TrainNode(Node):
         self._tf.publish(TFMessage(transforms=[base]))
 
         yaw = math.atan2(
-            2.0 * (rotation.w * rotation.z + rotation.x * rotation.y), 1.0 - 2.0 * (rotation.y**2 + rotation.z**2)
+            2.0 * (rotation.w * rotation.z + rotation.x * rotation.y),
+            1.0 - 2.0 * (rotation.y**2 + rotation.z**2),
         )
         vx, vy, _ = environment.view.command[0].tolist()
         commanded = (math.cos(yaw) * vx - math.sin(yaw) * vy, math.sin(yaw) * vx + math.cos(yaw) * vy)
@@ -161,7 +168,9 @@ class TrainNode(Node):
         path = self.control.checkpoint(CHECKPOINT_TIMEOUT)
         response.success = path is not None
         response.path = str(path or "")
-        response.message = "written" if path else f"no checkpoint within {CHECKPOINT_TIMEOUT:.0f} s; is the run busy?"
+        response.message = (
+            "written" if path else f"no checkpoint within {CHECKPOINT_TIMEOUT:.0f} s; is the run busy?"
+        )
         return response
 
 

@@ -106,7 +106,9 @@ class ModelProperties:
     """[N, n] factor on the reflected rotor inertia."""
 
     @classmethod
-    def nominal(cls, num_envs: int, num_joints: int, device: torch.device, friction: float = 1.0) -> ModelProperties:
+    def nominal(
+        cls, num_envs: int, num_joints: int, device: torch.device, friction: float = 1.0
+    ) -> ModelProperties:
         ones = torch.ones(num_envs, num_joints, device=device)
         zeros = torch.zeros(num_envs, device=device)
         return cls(

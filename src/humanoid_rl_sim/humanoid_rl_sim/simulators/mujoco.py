@@ -140,7 +140,9 @@ class MujocoSimulator(Simulator):
         batch.expand("body_mass")[:, torso] = mass
         # A payload is spread like the torso itself: inertia grows with mass.
         batch.expand("body_inertia")[:, torso] = model.body_inertia[torso] * (mass / nominal_mass)[:, None]
-        batch.expand("body_ipos")[:, torso] = model.body_ipos[torso] + properties.base_com_offset.double().numpy()
+        batch.expand("body_ipos")[:, torso] = (
+            model.body_ipos[torso] + properties.base_com_offset.double().numpy()
+        )
         dofs = self._qvel_joint.numpy()
         armature = batch.expand("dof_armature")
         armature[:, dofs] = model.dof_armature[dofs] * properties.armature_scale.double().numpy()

@@ -17,7 +17,9 @@ def make_simulator(name: str, robot: RobotModel, num_envs: int, *, timestep: flo
         UserError: unknown name.
     """
     if name == "mujoco":
-        from humanoid_rl_sim.simulators.mujoco import MujocoSimulator  # noqa: PLC0415 - engines are heavy
+        from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
 
         return MujocoSimulator(robot, num_envs, timestep=timestep)
-    raise UserError(f"unknown simulator '{name}'{nearest(name, SIMULATORS)}; simulators: {', '.join(SIMULATORS)}")
+    raise UserError(
+        f"unknown simulator '{name}'{nearest(name, SIMULATORS)}; simulators: {', '.join(SIMULATORS)}"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -80,36 +81,31 @@ def joint_groups(robot: RobotModel, device: torch.device) -> dict[str, torch.Ten
     }
     return {
         group: torch.tensor(
-            [i for i, name in enumerate(robot.joint_names) if any(word in name for word in words)], device=device
+            [i for i, name in enumerate(robot.joint_names) if any(word in name for word in words)],
+            device=device,
         )
         for group, words in parts.items()
     }
 
 
-PRIVILEGED_SIZE = 3 + 3 + 3 + 1 + 2 + 2 + 2
+PRIVILEGED_SIZE = 3 + 3 + 3 + 1 + 2 + 2 + 2 + 3
+NOMINAL_WEIGHT = 9.81 * 33.34
+"""N; only the scale on which the critic sees forces."""
+PUSH_FORESIGHT = 0.5
+"""s, time constant with which a coming push enters the critic's view."""
 
 
-def privileged_observation(view: StepView) -> torch.Tensor:
-    """What only a simulator knows, for the critic: [N, PRIVILEGED_SIZE].
+class Sensors(NamedTuple):
+    """The raw sensors of all robots, in the order the policy graph takes them."""
 
-    Base velocity in the yaw frame (3, m/s), base angular velocity (3, rad/s) and gravity direction (3) without noise,
-    base height relative to standing (1, m), foot contacts (2), vertical foot forces (2, in body weights) and the feet's
-    heights (2, m).
-    """
-    state = view.state
-    weight = 9.81 * 33.34  # scale only: the nominal robot's
-    return torch.cat(
-        (
-            view.base_lin_vel_yaw,
-            state.base_ang_vel,
-            view.projected_gravity,
-            state.base_pos[:, 2:3] - view.robot.default_base_height,
-            state.foot_contact.float(),
-            state.foot_force[:, :, 2] / weight,
-            state.foot_pos[:, :, 2],
-        ),
-        1,
-    )
+    joint_pos: torch.Tensor
+    """[N, n] rad."""
+    joint_vel: torch.Tensor
+    """[N, n] rad/s."""
+    imu_gyro: torch.Tensor
+    """[N, 3] rad/s."""
+    imu_quat: torch.Tensor
+    """[N, 4]."""
 
 
 @dataclass
@@ -127,7 +123,7 @@ class StepResult:
     final_observation: torch.Tensor
     """[N, observation_size] the last observation of the episode, before any reset."""
     privileged: torch.Tensor
-    """[N, PRIVILEGED_SIZE] what the critic may know beside the observation (`privileged_observation`)."""
+    """[N, PRIVILEGED_SIZE] what the critic may know beside the observation (`Environment._privileged`)."""
     final_privileged: torch.Tensor
     """[N, PRIVILEGED_SIZE] the same, before any reset."""
 
@@ -142,11 +138,15 @@ class Environment:
         training: False turns observation noise, pushes, latency and randomisation off.
     """
 
-    def __init__(self, task: TaskConfig, simulator: Simulator, *, seed: int = 0, training: bool = True) -> None:
+    def __init__(
+        self, task: TaskConfig, simulator: Simulator, *, seed: int = 0, training: bool = True
+    ) -> None:
         self.task, self.simulator, self.robot = task, simulator, simulator.robot
         self.num_envs, self.device = simulator.num_envs, simulator.device
         if not math.isclose(simulator.timestep, task.physics_timestep):
-            raise ValueError(f"simulator timestep {simulator.timestep} is not the task's {task.physics_timestep}")
+            raise ValueError(
+                f"simulator timestep {simulator.timestep} is not the task's {task.physics_timestep}"
+            )
         self.training = training
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
         self.graph = make_policy_graph(task, self.robot).to(self.device)
@@ -170,13 +170,13 @@ class Environment:
         self._noise = self._noise_scales()
         self._recurrent = self.graph.initial_state(n, self.device)
         self._frames = self._recurrent[:, joints:]
-        self._last_sensors: tuple[torch.Tensor, ...] = (zeros(joints), zeros(joints), zeros(3), zeros(4))
+        self._last_sensors = Sensors(zeros(joints), zeros(joints), zeros(3), zeros(4))
         self._target = self._default_pos.repeat(n, 1)
         self._action_delay = torch.zeros(n, dtype=torch.long, device=self.device)
         self._sensor_delay = torch.zeros(n, dtype=torch.bool, device=self.device)
         self._command_left = zeros()
         self._command_is_fixed = False
-        self._push_left = zeros()
+        self._push_left, self._push_delta = zeros(), zeros(3)
         self.episode_steps = torch.zeros(n, dtype=torch.long, device=self.device)
 
         self.view = StepView(
@@ -253,7 +253,7 @@ class Environment:
         """Start a new episode everywhere. Returns observation [N, observation_size] and privileged [N, 16]."""
         self._reset(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
         self._update_view()
-        return self._next_observation(), privileged_observation(self.view)
+        return self._next_observation(), self._privileged()
 
     def step(self, action: torch.Tensor) -> StepResult:
         """Apply `action` [N, n] for one control period."""
@@ -274,7 +274,7 @@ class Environment:
             terminated = terminated | term(view)
         truncated = (self.episode_steps >= self.max_episode_steps) & ~terminated
         final_observation, _, _ = self._observe()
-        final_privileged = privileged_observation(view)
+        final_privileged = self._privileged()
 
         self._reset(terminated | truncated)
         self._command_left -= self.task.control_period
@@ -286,7 +286,7 @@ class Environment:
             terminated=terminated,
             truncated=truncated,
             final_observation=final_observation,
-            privileged=privileged_observation(view),
+            privileged=self._privileged(),
             final_privileged=final_privileged,
         )
 
@@ -324,9 +324,13 @@ class Environment:
         view.projected_gravity = projected_gravity(quat)
         w, x, y, z = quat.unbind(1)
         yaw = torch.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
-        cos, sin = torch.cos(yaw), torch.sin(yaw)
-        vx, vy, vz = view.state.base_lin_vel.unbind(1)
-        view.base_lin_vel_yaw = torch.stack((cos * vx + sin * vy, cos * vy - sin * vx, vz), 1)
+        self._yaw = torch.cos(yaw), torch.sin(yaw)
+        view.base_lin_vel_yaw = self._to_yaw_frame(view.state.base_lin_vel)
+
+    def _to_yaw_frame(self, vector: torch.Tensor) -> torch.Tensor:
+        """World vectors [N, 3] in the level frame that shares the base's yaw."""
+        (cos, sin), (x, y, z) = self._yaw, vector.unbind(1)
+        return torch.stack((cos * x + sin * y, cos * y - sin * x, z), 1)
 
     def _update_view(self) -> None:
         view, period = self.view, self.task.control_period
@@ -339,9 +343,9 @@ class Environment:
 
     # -- observation -------------------------------------------------------------------------------------------
 
-    def _sense(self) -> tuple[torch.Tensor, ...]:
+    def _sense(self) -> Sensors:
         state = self.simulator.state
-        return (
+        return Sensors(
             self._noisy(state.joint_pos, "joint_pos"),
             self._noisy(state.joint_vel, "joint_vel"),
             self._noisy(state.imu_gyro, "imu_gyro"),
@@ -352,19 +356,49 @@ class Environment:
         width = self._noise[sensor] if self.training else 0.0
         return value + self._symmetric(width, value.shape[1]) if width > 0.0 else value.clone()
 
-    def _observe(self) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
+    def _observe(self) -> tuple[torch.Tensor, torch.Tensor, Sensors]:
         """The observation of this instant, the frames to remember, and the sensors as read now."""
         sensors = seen = self._sense()
         if self.training and self.task.latency.sensor_step_probability > 0.0:
             late = (self._sensor_delay & (self.episode_steps > 0))[:, None]
-            old = self._last_sensors
-            seen = tuple(torch.where(late, old[i], now) for i, now in enumerate(sensors))
+            seen = Sensors(
+                *(torch.where(late, old, now) for old, now in zip(self._last_sensors, sensors, strict=True))
+            )
         observation, frames = self.graph.observe(*seen, self.view.command, self._recurrent)
         return observation, frames, sensors
 
     def _next_observation(self) -> torch.Tensor:
         observation, self._frames, self._last_sensors = self._observe()
         return observation
+
+    def _privileged(self) -> torch.Tensor:
+        """What only a simulator knows, for the critic: [N, PRIVILEGED_SIZE].
+
+        Base velocity in the yaw frame (3, m/s), base angular velocity (3, rad/s) and gravity direction (3) without
+        noise, base height relative to standing (1, m), foot contacts (2), vertical foot forces (2, body weights),
+        heights of the feet (2, m), and the next push: how near it is (1, exp(-time left / PUSH_FORESIGHT)) and its
+        velocity in the yaw frame times that (2, m/s). A push is nothing the actor could have caused; a critic that
+        sees it coming does not blame it on the actor (input-dependent baseline, Mao et al. 2019).
+        """
+        view, state = self.view, self.view.state
+        if self.training and self.task.push is not None:
+            nearness = torch.exp(-self._push_left.clamp(min=0.0) / PUSH_FORESIGHT)[:, None]
+            push = torch.cat((nearness, nearness * self._to_yaw_frame(self._push_delta)[:, :2]), 1)
+        else:
+            push = torch.zeros(self.num_envs, 3, device=self.device)
+        return torch.cat(
+            (
+                view.base_lin_vel_yaw,
+                state.base_ang_vel,
+                view.projected_gravity,
+                state.base_pos[:, 2:3] - self.robot.default_base_height,
+                state.foot_contact.float(),
+                state.foot_force[:, :, 2] / NOMINAL_WEIGHT,
+                state.foot_pos[:, :, 2],
+                push,
+            ),
+            1,
+        )
 
     # -- events ------------------------------------------------------------------------------------------------
 
@@ -413,7 +447,7 @@ class Environment:
             late = self._uniform() < latency.sensor_step_probability
             self._sensor_delay = torch.where(mask, late, self._sensor_delay)
         if self.task.push is not None:
-            self._push_left = torch.where(mask, self._draw(self.task.push.interval), self._push_left)
+            self._draw_push(mask)
 
     def _resample_command(self, mask: torch.Tensor) -> None:
         if self._command_is_fixed:
@@ -431,13 +465,20 @@ class Environment:
         self._command_is_fixed = True
 
     def _push(self) -> None:
-        assert self.task.push is not None
         self._push_left -= self.task.control_period
         due = self._push_left <= 0.0
+        self.simulator.add_base_velocity(due, self._push_delta)
+        self._draw_push(due)
+
+    def _draw_push(self, mask: torch.Tensor) -> None:
+        """When and how the environments in `mask` are pushed next."""
+        assert self.task.push is not None
         speed, direction = self._draw(self.task.push.speed), self._symmetric(math.pi)
-        delta = torch.stack((speed * torch.cos(direction), speed * torch.sin(direction), torch.zeros_like(speed)), 1)
-        self.simulator.add_base_velocity(due, delta)
-        self._push_left = torch.where(due, self._draw(self.task.push.interval), self._push_left)
+        delta = torch.stack(
+            (speed * torch.cos(direction), speed * torch.sin(direction), torch.zeros_like(speed)), 1
+        )
+        self._push_delta = torch.where(mask[:, None], delta, self._push_delta)
+        self._push_left = torch.where(mask, self._draw(self.task.push.interval), self._push_left)
 
     def close(self) -> None:
         """Release the simulator."""

@@ -38,8 +38,8 @@ def track_yaw_rate(view: StepView, *, std: float) -> torch.Tensor:
     return torch.exp(-((view.state.base_ang_vel[:, 2] - view.command[:, 2]) / std).square())
 
 
-def capture_point(view: StepView, *, std: float) -> torch.Tensor:
-    """exp(-d²/std²) with d the distance in m from the capture point to the midpoint of the feet.
+def capture_point_error(view: StepView, *, clip: float) -> torch.Tensor:
+    """Squared distance in m² from the capture point to the midpoint of the feet, at most clip².
 
     The capture point is where a linear inverted pendulum of the base's height would have to step to come to rest:
     position + velocity sqrt(height / g) (Pratt et al. 2006).
@@ -47,8 +47,7 @@ def capture_point(view: StepView, *, std: float) -> torch.Tensor:
     state = view.state
     time_constant = torch.sqrt(state.base_pos[:, 2:3].clamp(min=0.1) / 9.81)
     point = state.base_pos[:, :2] + state.base_lin_vel[:, :2] * time_constant
-    distance_squared = (point - state.foot_pos[:, :, :2].mean(1)).square().sum(1)
-    return torch.exp(-distance_squared / std**2)
+    return (point - state.foot_pos[:, :, :2].mean(1)).square().sum(1).clamp(max=clip**2)
 
 
 def vertical_velocity(view: StepView) -> torch.Tensor:
