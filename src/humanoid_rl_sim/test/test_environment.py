@@ -15,6 +15,7 @@ from humanoid_rl_sim.tasks.configuration import (
     Range,
     TaskConfig,
     load_task,
+    task_directory,
     task_names,
 )
 from humanoid_rl_sim.tasks.environment import PRIVILEGED_SIZE, Environment
@@ -35,7 +36,7 @@ def quiet(name: str = "stand", **changes) -> TaskConfig:
         reset=still,
         push=None,
         latency=LatencyConfig(),
-        **changes,
+        **{"action_scale_factors": {}, **changes},
     )
 
 
