@@ -190,11 +190,12 @@ def test_noise_is_of_the_configured_size_and_only_in_training(make):
     for training in (True, False):
         environment = make(task, num_envs=64, training=training)
         observation, _ = environment.reset()
-        _, start, stop, _ = next(t for t in environment.graph.observation_layout if t[0] == "joint_pos_rel")
+        layout = {name: rest for name, *rest in environment.graph.observation_layout}
+        start, stop, scale = layout["joint_pos_rel"]
         true = environment.simulator.state.joint_pos - torch.as_tensor(
             environment.robot.default_position, dtype=torch.float32
         )
-        difference[training] = (observation[:, start:stop] - true).abs()
+        difference[training] = (observation[:, start:stop] / scale - true).abs()
     assert difference[False].max() < 1e-6
     assert 0.095 < difference[True].max() <= 0.1 + 1e-6
     assert difference[True].mean() == pytest.approx(0.05, rel=0.05)
