@@ -1,0 +1,38 @@
+"""A bare 500 Hz loop: what this machine gives any Python program that sleeps to absolute times.
+
+`python benchmarks/sleep_loop.py SECONDS` prints the errors of its periods as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import numpy as np
+
+PERIOD = 0.002  # s, that of the hosts
+
+
+def period_errors(seconds: float) -> np.ndarray:
+    """[k] s, |actual - nominal| of each period."""
+    stamps = np.empty(max(2, round(seconds / PERIOD)))
+    due = time.monotonic()
+    for i in range(stamps.size):
+        due += PERIOD
+        if (delay := due - time.monotonic()) > 0.0:
+            time.sleep(delay)
+        else:
+            due = time.monotonic()  # what was missed is not caught up with, as in the hosts
+        stamps[i] = time.monotonic()
+    return np.abs(np.diff(stamps) - PERIOD)
+
+
+def percentiles(values: np.ndarray) -> dict[str, float]:
+    """p50, p99 and max."""
+    p50, p99, worst = np.percentile(values, (50, 99, 100))
+    return {"p50": float(p50), "p99": float(p99), "max": float(worst)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(percentiles(period_errors(float(sys.argv[1])))))
