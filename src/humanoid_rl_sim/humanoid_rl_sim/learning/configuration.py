@@ -29,6 +29,7 @@ class PpoConfig:
     """At the start; then adapted so that an update moves the policy by about `desired_kl`."""
     minimum_learning_rate: float = 1.0e-5
     maximum_learning_rate: float = 2.0e-3
+    """At the start of the run; falls linearly to the minimum at its end, where small steps average the noise out."""
     desired_kl: float = 0.01
     """KL divergence between the policies before and after an update; halved and doubled bounds steer the rate."""
     gamma: float = 0.99

@@ -141,9 +141,12 @@ class _Run(BaseCallback):
             return
         rate = self.model.lr_schedule(1.0)
         if kl > 2.0 * ppo.desired_kl:
-            rate = max(rate / 1.5, ppo.minimum_learning_rate)
+            rate /= 1.5
         elif kl < 0.5 * ppo.desired_kl:
-            rate = min(rate * 1.5, ppo.maximum_learning_rate)
+            rate *= 1.5
+        done = self.num_timesteps / self.config.steps
+        ceiling = ppo.maximum_learning_rate * (1.0 - done) + ppo.minimum_learning_rate * done
+        rate = max(min(rate, ceiling), ppo.minimum_learning_rate)
         self._set_learning_rate(rate)
 
     def _set_learning_rate(self, rate: float) -> None:
