@@ -14,6 +14,7 @@ VENV_ARGS := $(if $(wildcard $(ROS_PREFIX)/setup.bash),--system-site-packages)
 DEMO_NAME ?= demo
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 
 .PHONY: help demo test lint format bench build lock clean distclean
 
@@ -21,7 +22,8 @@ help:
 	@echo "make demo    install, build, train, export, deploy in simulation, write runs/$(DEMO_NAME)/report.html"
 	@echo "make test    install, build, run every test"
 	@echo "make lint    ruff, mypy"
-	@echo "make bench   print the benchmark figures"
+	@echo "make bench   print the benchmark figures (BENCH_ARGS='--only simulator --seconds 5')"
+	@echo "make lock    pin anew every version of requirements/*.txt"
 	@echo "make clean   remove build outputs; distclean removes the environment too"
 
 demo: build
@@ -30,7 +32,7 @@ demo: build
 
 test: build $(VENV)/.dev
 	@source tools/environment.sh
-	tools/install_apt.sh chromium
+	command -v chromium google-chrome google-chrome-stable >/dev/null || tools/install_apt.sh --if-offered chromium
 	ruff check . && ruff format --check .
 	mypy
 	python -m pytest $(TEST_ARGS)
@@ -45,7 +47,7 @@ format: $(VENV)/.dev
 
 bench: build
 	@source tools/environment.sh
-	python benchmarks/run.py
+	python benchmarks/run.py $(BENCH_ARGS)
 
 build: install/.built
 
@@ -83,7 +85,7 @@ $(VENV)/.dev: $(VENV)/.base requirements/dev.txt
 	touch $@
 
 lock:
-	@tools/lock.sh
+	@PYTHON=$(PYTHON) tools/lock.sh
 
 clean:
 	rm -rf build install log

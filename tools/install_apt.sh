@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Installs the Debian/Ubuntu packages named, if they are missing: install_apt.sh PACKAGE...
+# Installs the Debian/Ubuntu packages named, if they are missing: install_apt.sh [--if-offered] PACKAGE...
+# With --if-offered, a package that the distribution does not have is named in one line instead of an error.
 set -euo pipefail
+if_offered=; [ "${1:-}" = --if-offered ] && { if_offered=1; shift; }
 missing=()
 for package in "$@"; do
   # A tool that is already on the PATH needs no package.
@@ -10,4 +12,13 @@ done
 sudo=(); [ "$(id -u)" = 0 ] || sudo=(sudo)
 echo "installing with apt: ${missing[*]}"
 "${sudo[@]}" apt-get update -qq
+if [ -n "$if_offered" ]; then
+  offered=()
+  for package in "${missing[@]}"; do
+    if LC_ALL=C apt-cache policy "$package" | grep -q '^  Candidate: [^(]'; then offered+=("$package")
+    else echo "apt has no package $package here; going on without it"; fi
+  done
+  [ ${#offered[@]} -eq 0 ] && exit 0
+  missing=("${offered[@]}")
+fi
 "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null

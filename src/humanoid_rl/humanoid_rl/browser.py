@@ -26,7 +26,8 @@ from humanoid_rl_core.errors import UserError
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_NAMES = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
+_ADVICE = "install it, e.g. apt install chromium, or on Ubuntu the google-chrome package of its maker"
 _FLAGS = (
     "--headless",
     "--no-sandbox",  # its sandbox does not start as root, as in containers; it only opens pages made here
@@ -45,6 +46,22 @@ _FLAGS = (
 )
 
 
+def find_browser() -> str | None:
+    """Path of a Chromium that can be used, None where there is none.
+
+    A snap cannot: it has a /tmp of its own, and so never finds its profile. Ubuntu has no other Chromium; its
+    chromium-browser is a script that calls the snap.
+    """
+    return next((path for path in map(shutil.which, _NAMES) if path and not _is_snap(Path(path))), None)
+
+
+def _is_snap(program: Path) -> bool:
+    if program.resolve().name == "snap":
+        return True
+    with program.open("rb") as file:
+        return b"/snap/bin/" in file.read(4096)
+
+
 class Browser:
     """A Chromium with one page. Use as a context manager: the processes are gone afterwards.
 
@@ -60,9 +77,9 @@ class Browser:
     def __init__(
         self, *, width: int = 1280, height: int = 800, timeout: float = 90.0, one_core: bool = False
     ) -> None:
-        program = next((path for path in map(shutil.which, _NAMES) if path), None)
+        program = find_browser()
         if program is None:
-            raise UserError("no Chromium found; install it, e.g. apt install chromium")
+            raise UserError(f"no Chromium found; {_ADVICE}")
         self._timeout = timeout
         self._ids = 0
         self._profile = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
