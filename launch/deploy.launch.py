@@ -8,13 +8,13 @@ order. When the policy node ends, the host is left time to hold the robot in dam
 
 from typing import Any
 
-from humanoid_rl.launching import refuse_unknown_arguments
+from humanoid_rl.launching import confined_to_this_machine, refuse_unknown_arguments
 from humanoid_rl.preflight import check_domain_free, check_domain_number, check_policy, find_policy
 from humanoid_rl.supervised_node import supervised_node
 from humanoid_rl.viewing import VIEWERS, choose_viewer, viewer_actions
 from humanoid_rl_core.errors import UserError
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 
 # After the policy node is gone the robot sinks in damping; the host stays for that long.
 SINKING_TIME = 2.0
@@ -73,15 +73,7 @@ def refuse_unavailable(context: LaunchContext) -> None:
 
 def confine(context: LaunchContext) -> list[Any]:
     """A twin and its host never leave this machine: they must not find, or be found by, a robot."""
-    domain = context.launch_configurations["domain"]
-    return [
-        SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
-        SetEnvironmentVariable("ROS_STATIC_PEERS", ""),
-        # A reader that is killed amid a sample may leave Fast DDS's shared memory locked or full, and its
-        # writers silent for seconds, towards everybody. The loopback network has no such memory.
-        SetEnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4"),
-        *([SetEnvironmentVariable("ROS_DOMAIN_ID", domain)] if domain else []),
-    ]
+    return confined_to_this_machine(context.launch_configurations["domain"])
 
 
 def bring_up(context: LaunchContext) -> list[Any]:

@@ -9,17 +9,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from humanoid_rl.launching import refuse_unknown_arguments
-from humanoid_rl.learning_commands import new_run_dir, resumed_config
+from humanoid_rl.launching import confined_to_this_machine, refuse_unknown_arguments
+from humanoid_rl.learning_commands import new_run_dir
 from humanoid_rl.preflight import check_domain_number
 from humanoid_rl.supervised_node import supervised_node
 from humanoid_rl.viewing import VIEWERS, viewer_actions
 from humanoid_rl_core.errors import UserError
-from humanoid_rl_sim.learning.configuration import from_yaml, load_training_config
+from humanoid_rl_sim.learning.configuration import from_yaml, load_training_config, resumed_config
 from humanoid_rl_sim.simulators.registry import SIMULATORS
 from humanoid_rl_sim.tasks.configuration import load_task, task_names
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 
 # An update in progress has to end before the last checkpoint can be written.
 CHECKPOINT_PATIENCE = 60.0
@@ -66,7 +66,8 @@ def bring_up(context: LaunchContext) -> list[Any]:
         config = load_training_config(chosen["task"], {**given, "sim": chosen["sim"]})
     task = load_task(config.task)
     return [
-        *([SetEnvironmentVariable("ROS_DOMAIN_ID", chosen["domain"])] if chosen["domain"] else []),
+        # Its preview is a /joint_states, which must not reach a robot's network.
+        *confined_to_this_machine(chosen["domain"]),
         LogInfo(msg=f"training into {run_dir.resolve()}"),
         supervised_node(
             "humanoid_rl_sim",

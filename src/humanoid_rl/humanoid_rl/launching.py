@@ -26,7 +26,7 @@ from humanoid_rl_core.resources import share_dir
 
 if TYPE_CHECKING:
     from launch import LaunchContext
-    from launch.actions import DeclareLaunchArgument
+    from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 
 SUFFIX = ".launch.py"
 INTERRUPTED = 128 + signal.SIGINT
@@ -142,6 +142,24 @@ def refuse_unknown_arguments(launch_name: str, declared: Iterable[DeclareLaunchA
             check_arguments(launch_name, split_arguments(context.argv), table)
 
     return OpaqueFunction(function=check)
+
+
+def confined_to_this_machine(domain: str) -> list[SetEnvironmentVariable]:
+    """Actions after which nodes find, and are found by, this machine's nodes alone: never a robot's.
+
+    Args:
+        domain: DDS domain, or "" for ROS_DOMAIN_ID.
+    """
+    from launch.actions import SetEnvironmentVariable
+
+    return [
+        SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
+        SetEnvironmentVariable("ROS_STATIC_PEERS", ""),
+        # A reader that is killed amid a sample may leave Fast DDS's shared memory locked or full, and its
+        # writers silent for seconds, towards everybody. The loopback network has no such memory.
+        SetEnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4"),
+        *([SetEnvironmentVariable("ROS_DOMAIN_ID", domain)] if domain else []),
+    ]
 
 
 def describe_arguments(name: str) -> str:

@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from humanoid_rl_core.errors import UserError, nearest
 
 from humanoid_rl.preflight import find_policy, runs_dir
 from humanoid_rl.training_display import TrainingDisplay
-
-if TYPE_CHECKING:
-    from humanoid_rl_sim.learning.configuration import TrainingConfig
 
 DEFAULT_TASK = "stand"
 
@@ -79,29 +75,11 @@ def split_items(items: Sequence[str], task: str | None) -> tuple[str, dict[str, 
     return (named[0] if named else DEFAULT_TASK), overrides
 
 
-def resumed_config(stored: TrainingConfig, overrides: Mapping[str, str]) -> TrainingConfig:
-    """A run's own configuration, with more steps if they are asked for.
-
-    Raises:
-        UserError: anything else is to change, which would make it another run.
-    """
-    changed = [
-        key for key, value in overrides.items() if key != "steps" and value != str(getattr(stored, key, ""))
-    ]
-    if changed:
-        raise UserError(f"train: on --resume only the steps may change, not {', '.join(changed)}")
-    if "steps" in overrides:
-        if not overrides["steps"].isdecimal():
-            raise UserError(f"train: steps={overrides['steps']} is not a whole number")
-        return dataclasses.replace(stored, steps=int(overrides["steps"]))
-    return stored
-
-
 def train(
     *, items: Sequence[str], task: str | None, overrides: Mapping[str, str], name: str | None, resume: bool
 ) -> int:
     """Train a policy into runs/<name>. Returns the exit code."""
-    from humanoid_rl_sim.learning.configuration import from_yaml, load_training_config
+    from humanoid_rl_sim.learning.configuration import from_yaml, load_training_config, resumed_config
 
     task, extra = split_items(items, task)
     if resume:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from humanoid_rl_core.contract import PolicyContract
+from humanoid_rl_core.contract import METADATA_KEY, PolicyContract
 from humanoid_rl_core.errors import UserError
 from numpy.typing import NDArray
 
@@ -31,7 +31,6 @@ from humanoid_rl.report_plots import Image, wilson_interval
 
 Array = NDArray[np.float64]
 Document = dict[str, Any]
-_METADATA_KEY = "humanoid_rl"
 _LEG_AND_WAIST = ("hip", "knee", "ankle", "waist")
 _DEFAULT_PERIOD = 0.02  # s, the contract's control period where there is no contract to ask
 
@@ -149,10 +148,10 @@ def _read_contract(path: Path) -> PolicyContract | None:
     except (OSError, DecodeError) as error:
         raise UserError(f"{path}: not an ONNX file ({error})") from None
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if _METADATA_KEY not in metadata:
+    if METADATA_KEY not in metadata:
         raise UserError(f"{path}: no policy contract in its metadata; export it with humanoid-rl export")
     try:
-        return PolicyContract.from_json(metadata[_METADATA_KEY])
+        return PolicyContract.from_json(metadata[METADATA_KEY])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

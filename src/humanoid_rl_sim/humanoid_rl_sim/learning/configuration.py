@@ -136,6 +136,28 @@ def from_yaml(path: Path) -> TrainingConfig:
     return load_dataclass(TrainingConfig, load_yaml(path), str(path))
 
 
+def resumed_config(stored: TrainingConfig, overrides: Mapping[str, str]) -> TrainingConfig:
+    """A run's own configuration, with more steps if they are asked for.
+
+    Args:
+        stored: the configuration in the run's config.yaml.
+        overrides: key -> text, as for `load_training_config`.
+
+    Raises:
+        UserError: anything but the steps is to change, which would make it another run.
+    """
+    changed = [
+        key for key, value in overrides.items() if key != "steps" and value != str(getattr(stored, key, ""))
+    ]
+    if changed:
+        raise UserError(f"a run is resumed with more steps only, not with another {', '.join(changed)}")
+    if "steps" in overrides:
+        if not overrides["steps"].isdecimal():
+            raise UserError(f"steps={overrides['steps']} is not a whole number")
+        return dataclasses.replace(stored, steps=int(overrides["steps"]))
+    return stored
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

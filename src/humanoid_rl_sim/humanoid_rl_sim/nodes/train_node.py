@@ -23,11 +23,17 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from humanoid_rl_interfaces.msg import TrainStatus
 from humanoid_rl_interfaces.srv import Checkpoint
-from humanoid_rl_sim.learning.configuration import TrainingConfig, load_training_config
+from humanoid_rl_sim.learning.configuration import (
+    TrainingConfig,
+    from_yaml,
+    load_training_config,
+    resumed_config,
+)
 from humanoid_rl_sim.learning.run_files import latest_checkpoint
 from humanoid_rl_sim.learning.training import train
 from humanoid_rl_sim.learning.training_control import TrainingControl, TrainingProgress
 
+DEFAULT_TASK = "stand"
 STATUS_PERIOD = 1.0
 PREVIEW_PERIOD = 1.0 / 30.0
 CHECKPOINT_TIMEOUT = 30.0
@@ -61,24 +67,33 @@ class TrainNode(Node):
     def read_configuration(self) -> tuple[TrainingConfig, Path, bool]:
         """Declare and read the parameters task, sim, num_envs, steps, seed, run and resume.
 
-        0, -1 (seed) and "" keep what the configuration file says.
+        0, -1 (seed) and "" keep what the configuration file says; the task is then `stand`. With resume they keep
+        what the run's own config.yaml says, of which only the steps may change.
 
         Raises:
-            UserError: a parameter has no valid value.
+            UserError: a parameter has no valid value, or makes another run of the one to resume.
         """
         defaults = {
-            "task": "stand", "sim": "", "num_envs": 0, "steps": 0, "seed": -1, "run": "", "resume": False
+            "task": "", "sim": "", "num_envs": 0, "steps": 0, "seed": -1, "run": "", "resume": False
         }  # fmt: skip
         given: dict[str, Any] = {
             name: self.declare_parameter(name, default).value for name, default in defaults.items()
         }
-        overrides = {name: given[name] for name in ("sim", "num_envs", "steps") if given[name]}
-        if given["seed"] >= 0:
-            overrides["seed"] = given["seed"]
-        config = load_training_config(given["task"], {key: str(value) for key, value in overrides.items()})
+        overrides = {
+            name: str(given[name])
+            for name in ("task", "sim", "num_envs", "steps", "seed")
+            if given[name] != defaults[name]
+        }
+        task = given["task"] or DEFAULT_TASK
+        self.run_dir = Path(given["run"] or f"runs/{Path(task).stem}").expanduser().resolve()
+        resume = bool(given["resume"])
+        if resume:
+            config = resumed_config(from_yaml(self.run_dir / "config.yaml"), overrides)
+        else:
+            overrides.pop("task", None)
+            config = load_training_config(task, overrides)
         self._config = config
-        self.run_dir = Path(given["run"] or f"runs/{Path(config.task).stem}").expanduser().resolve()
-        return config, self.run_dir, bool(given["resume"])
+        return config, self.run_dir, resume
 
     def on_progress(self, progress: TrainingProgress) -> None:
         """Take the run's report; called in the training thread."""
