@@ -260,6 +260,7 @@ def evaluate_policy(
     episodes: int = 200,
     seed: int = 0,
     output: Path | None = None,
+    sweep_episodes: int = 50,
 ) -> dict[str, Any]:
     """Evaluate an exported policy the way the policy node runs it, in MuJoCo.
 
@@ -269,6 +270,7 @@ def evaluate_policy(
         episodes: episodes of the trial.
         seed: seeds starts, pushes and commands.
         output: where to write the result as JSON, atomically.
+        sweep_episodes: episodes per push size of the survival curve.
 
     Raises:
         UserError: the policy or the task cannot be used.
@@ -280,8 +282,12 @@ def evaluate_policy(
     def make_actor(environment: Environment) -> Actor:
         return OnnxActor(policy, environment.num_envs)
 
-    evaluate = evaluate_velocity if commands_motion(config) else evaluate_pushes
-    result = evaluate(config, make_actor, episodes=episodes, seed=seed)
+    if commands_motion(config):
+        result = evaluate_velocity(config, make_actor, episodes=episodes, seed=seed)
+    else:
+        result = evaluate_pushes(
+            config, make_actor, episodes=episodes, seed=seed, sweep_episodes=sweep_episodes
+        )
     result["policy_file"] = Path(policy_path).name
     if output is not None:
         write_json(output, result)
@@ -291,5 +297,8 @@ def evaluate_policy(
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is either the old one or the whole new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

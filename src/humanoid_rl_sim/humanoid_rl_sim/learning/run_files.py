@@ -34,7 +34,7 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
 
 def append_row(path: Path, row: dict[str, float]) -> None:
     """Append a row to a CSV file, with a header if the file is new."""
-    new = not path.exists()
+    new = not path.exists() or path.stat().st_size == 0
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(row))
         if new:
@@ -46,7 +46,7 @@ def append_row(path: Path, row: dict[str, float]) -> None:
 
 def truncate_rows(path: Path, steps: int) -> None:
     """Drop the rows beyond `steps`: they belong to work that the killed run did not keep."""
-    if not path.exists():
+    if not path.exists() or path.stat().st_size == 0:
         return
     with path.open(newline="") as file:
         rows = list(csv.reader(file))

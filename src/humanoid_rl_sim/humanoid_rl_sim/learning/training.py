@@ -154,11 +154,19 @@ class _Run(BaseCallback):
         self.model.lr_schedule = FloatSchedule(rate)
 
     def _on_step(self) -> bool:
-        if self.control.wait_while_paused() and not self.control.stopping:
-            self.report("paused" if self.control.paused else "training")
-        if self.control.take_checkpoint_request():
-            self.checkpoint()
-        return not self.control.stopping
+        control, was_paused = self.control, False
+        while True:
+            if control.paused and not was_paused:
+                was_paused = True
+                self.report("paused")
+            control.wait_while_paused()
+            if control.take_checkpoint_request():
+                self.checkpoint()
+            if control.stopping or not control.paused:
+                break
+        if was_paused and not control.stopping:
+            self.report("training")
+        return not control.stopping
 
     def finish(self) -> None:
         """Write what the last update left: its progress row, an evaluation and a checkpoint."""
@@ -363,7 +371,8 @@ def train(
             try:
                 model = TrainedPPO.load(checkpoint, env=env, device=environment.device)
             except Exception as error:
-                raise UserError(f"{checkpoint}: not a usable checkpoint: {error}") from None
+                reason = " ".join(str(error).split())
+                raise UserError(f"{checkpoint}: not a usable checkpoint: {reason}") from None
             for name in ("progress.csv", "evaluations.csv"):
                 truncate_rows(run_dir / name, model.num_timesteps)
             run.restore(model.run_state)
@@ -387,7 +396,8 @@ def train(
             raise KeyboardInterrupt
         run.report("done")
     except BaseException:
-        if run.model is not None and not control.stopping:
+        # The callback has no model until learning begins.
+        if getattr(run, "model", None) is not None and not control.stopping:
             run.report("failed")
         raise
     finally:

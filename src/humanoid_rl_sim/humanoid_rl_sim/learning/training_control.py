@@ -39,6 +39,7 @@ class TrainingControl:
         self._checkpoint_wanted = threading.Event()
         self._checkpoint_written = threading.Condition()
         self._last_checkpoint: Path | None = None
+        self._checkpoints = 0
         self.environment: Environment | None = None
         """The environment being trained on, once there is one (for previews; read only)."""
 
@@ -63,10 +64,10 @@ class TrainingControl:
     def checkpoint(self, timeout: float) -> Path | None:
         """Ask for a checkpoint and wait for it. Returns its path, or None when `timeout` s pass first."""
         with self._checkpoint_written:
-            before = self._last_checkpoint
+            before = self._checkpoints
             self._checkpoint_wanted.set()
-            self._checkpoint_written.wait_for(lambda: self._last_checkpoint != before, timeout)
-            return self._last_checkpoint if self._last_checkpoint != before else None
+            written = self._checkpoint_written.wait_for(lambda: self._checkpoints != before, timeout)
+            return self._last_checkpoint if written else None
 
     def take_checkpoint_request(self) -> bool:
         wanted = self._checkpoint_wanted.is_set()
@@ -76,13 +77,11 @@ class TrainingControl:
     def report_checkpoint(self, path: Path) -> None:
         with self._checkpoint_written:
             self._last_checkpoint = path
+            self._checkpoints += 1
             self._checkpoint_written.notify_all()
 
-    def wait_while_paused(self) -> bool:
-        """Block while paused. Returns whether there was a pause."""
-        if not self.paused:
-            return False
+    def wait_while_paused(self) -> None:
+        """Block while paused, but not while there is a checkpoint to write or an end to be made."""
         while not self._running.wait(0.1):
             if self.stopping or self._checkpoint_wanted.is_set():
                 break
-        return True

@@ -1,0 +1,139 @@
+"""How policies are judged: the same pushes for all, counted rightly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from humanoid_rl_core.export import export_policy
+from humanoid_rl_core.robot import load_robot
+from humanoid_rl_sim.learning import evaluation
+from humanoid_rl_sim.learning.actor import baseline_graph
+from humanoid_rl_sim.learning.evaluation import (
+    Actor,
+    GraphActor,
+    commands_motion,
+    evaluate_policy,
+    evaluate_velocity,
+    half_survival_speed,
+    push_falls,
+    score,
+    write_json,
+)
+from humanoid_rl_sim.tasks.configuration import Range, TaskConfig, load_task
+from humanoid_rl_sim.tasks.environment import Environment, gain_set, make_policy_graph
+
+STAND = load_task("stand")
+
+
+def baseline(environment: Environment) -> Actor:
+    return GraphActor(baseline_graph(environment.graph))
+
+
+def walking(vx: float) -> TaskConfig:
+    """To stand, scored as a task that commands up to `vx` m/s."""
+    return dataclasses.replace(STAND, command=dataclasses.replace(STAND.command, vx=Range(0.0, vx)))
+
+
+@pytest.mark.parametrize(
+    ("survival", "speed"),
+    [
+        ([1.0, 0.75, 0.25, 0.0], 0.4),  # halfway between 0.3 and 0.5
+        ([1.0, 0.5, 0.25, 0.0], 0.3),
+        ([1.0, 0.6, 0.2, 0.0], 0.35),
+        ([1.0, 0.4, 0.9, 0.0], 0.267),  # the first of two crossings
+        ([0.4, 0.3, 0.2, 0.1], 0.1),  # below one half from the start
+        ([1.0, 0.9, 0.8, 0.5], 0.9),  # never below
+    ],
+)
+def test_the_half_survival_push_is_the_first_crossing_of_one_half(survival, speed):
+    assert half_survival_speed((0.1, 0.3, 0.5, 0.9), survival) == pytest.approx(speed, abs=5e-4)
+
+
+def test_a_strong_push_topples_the_baseline_and_none_does_not():
+    fell = push_falls(STAND, baseline, [0.0, 3.0, 0.0, 3.0], seed=1)
+    assert fell.tolist() == [False, True, False, True]
+
+
+def test_equal_seeds_give_the_same_falls(monkeypatch):
+    monkeypatch.setattr(evaluation, "PUSH_EPISODE", 2.5)
+    speeds = np.linspace(0.2, 0.8, 24)
+    one, again, other = (push_falls(STAND, baseline, speeds, seed=seed) for seed in (1, 1, 2))
+    assert 0 < one.sum() < len(speeds)
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_the_score_is_the_share_that_survives(monkeypatch):
+    graph = make_policy_graph(STAND, load_robot(STAND.robot, STAND.variant))
+    monkeypatch.setattr(evaluation, "PUSH_EPISODE", 2.5)
+    fell = push_falls(STAND, baseline, np.linspace(0.1, 0.8, 8), seed=4)
+    value = score(STAND, baseline_graph(graph), sim="mujoco", episodes=8, seed=4)
+    assert value == pytest.approx(1.0 - fell.mean()) and 0.0 < value < 1.0
+
+
+def test_a_task_that_commands_nothing_is_judged_by_pushes_and_one_that_does_by_following():
+    still = Range(0.0, 0.0)
+    none = dataclasses.replace(STAND.command, vx=still, vy=still, yaw_rate=still)
+    assert not commands_motion(dataclasses.replace(STAND, command=none))
+    assert commands_motion(walking(0.5))
+
+
+def test_standing_still_follows_the_commands_to_stand_and_no_others():
+    # Told 0, 0.5 and 1 m/s: a robot that stands follows the first.
+    result = evaluate_velocity(walking(1.0), baseline, episodes=3, seed=0)
+    assert result["kind"] == "velocity" and result["survival"] == 1.0
+    assert result["success"] == pytest.approx(1 / 3)
+    assert result["velocity_error_mps"] == pytest.approx(0.5, abs=0.05)
+    assert result["yaw_rate_error_radps"] < 0.05
+
+
+def test_an_exported_policy_is_evaluated_into_a_file_that_holds_everything(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "SWEEP_SPEEDS", (0.1, 1.6))
+    monkeypatch.setattr(evaluation, "PUSH_EPISODE", 2.5)
+    robot = load_robot(STAND.robot, STAND.variant)
+    policy = export_policy(
+        tmp_path / "still.onnx",
+        baseline_graph(make_policy_graph(STAND, robot)),
+        robot,
+        gain_set(STAND, robot),
+        name="still",
+        control_period=STAND.control_period,
+        training={
+            "task": "stand", "simulator": "none", "seed": 0, "steps": 0, "git_revision": "", "metrics": {}
+        },
+    )  # fmt: skip
+    output = tmp_path / "evaluation.json"
+    result = evaluate_policy(policy, episodes=6, seed=3, output=output, sweep_episodes=4)
+    assert json.loads(output.read_text()) == result
+    assert set(result) == {
+        "task", "kind", "simulator", "episodes", "seed", "push_half_mps", "policy", "baseline", "sweep",
+        "policy_file",
+    }  # fmt: skip
+    assert (result["task"], result["kind"], result["episodes"], result["seed"]) == ("stand", "push", 6, 3)
+    assert result["policy_file"] == "still.onnx"
+    assert [row["push_mps"] for row in result["sweep"]] == [0.1, 1.6]
+    assert all(row["episodes"] == 4 for row in result["sweep"])
+    assert result["sweep"][0]["policy"] > 0.5 and result["sweep"][1]["baseline"] == 0.0
+    assert 0.1 < result["push_half_mps"] < 1.6
+    # The policy is the baseline, and has met the same starts and pushes.
+    assert result["policy"] == result["baseline"]
+    assert all(row["policy"] == row["baseline"] for row in result["sweep"])
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "evaluation.json"
+    write_json(path, {"a": 1})
+
+    def fail(self: Path, text: str) -> None:
+        self.write_bytes(text[:1].encode())
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_json(path, {"a": 2})
+    assert json.loads(path.read_bytes()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
