@@ -90,9 +90,10 @@ class MujocoSimulator(Simulator):
         self._refresh_rows(slice(None))
 
     def _refresh_rows(self, rows: slice | torch.Tensor) -> None:
+        # index_select: torch spreads advanced indexing over threads that compete with the engine's.
         state, qpos, qvel, sensors = self.state, self._qpos[rows], self._qvel[rows], self._sensordata[rows]
-        state.joint_pos[rows] = qpos[:, self._qpos_joint].float()
-        state.joint_vel[rows] = qvel[:, self._qvel_joint].float()
+        state.joint_pos[rows] = qpos.index_select(1, self._qpos_joint).float()
+        state.joint_vel[rows] = qvel.index_select(1, self._qvel_joint).float()
         state.joint_torque[rows] = self._actuator_force[rows].float()
         state.base_pos[rows] = qpos[:, 0:3].float()
         state.base_quat[rows] = qpos[:, 3:7].float()

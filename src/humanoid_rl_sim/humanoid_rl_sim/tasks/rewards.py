@@ -63,14 +63,14 @@ def tilt_rate(view: StepView) -> torch.Tensor:
 def default_pose(view: StepView, *, std: float, joints: str = "all") -> torch.Tensor:
     """exp(-mean squared joint deviation / std²) over the joint group, rad."""
     index = view.joint_groups[joints]
-    deviation = (view.state.joint_pos - view.default_pos)[:, index]
+    deviation = (view.state.joint_pos - view.default_pos).index_select(1, index)
     return torch.exp(-deviation.square().mean(1) / std**2)
 
 
 def joint_deviation(view: StepView, *, joints: str) -> torch.Tensor:
     """Sum of absolute deviations from the default pose over the joint group, rad."""
     index = view.joint_groups[joints]
-    return (view.state.joint_pos - view.default_pos)[:, index].abs().sum(1)
+    return (view.state.joint_pos - view.default_pos).index_select(1, index).abs().sum(1)
 
 
 def action_rate(view: StepView) -> torch.Tensor:
