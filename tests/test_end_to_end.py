@@ -32,7 +32,7 @@ STALE_STATE = 0.05  # rule H4
 END = 20.0
 # What the gains alone survive with room to spare, also on a machine too slow for real time; a shipped
 # policy is pushed as hard as the demo pushes it.
-GENTLE_PUSH, SHIPPED_PUSH = 0.1, 0.5
+GENTLE_PUSH, SHIPPED_PUSH = 0.1, 0.25
 
 
 class Wire:
