@@ -257,6 +257,8 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    # A shell starts background jobs with SIGINT ignored; a launch that is to be ended by it must hear it all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         options = parse(arguments)
         return _COMMANDS[options.command](options)
