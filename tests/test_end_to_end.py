@@ -196,10 +196,16 @@ def test_killed_policy_node_means_damping_within_60_ms_and_ends_the_launch(deplo
     # The host held the robot while it sank, and then the launch ended with the reason.
     assert deployment.launch.process is not None
     assert deployment.launch.process.wait(END) == 1
-    # Readers on this wire have lost the host about 0.5 s after the kill, without a cause found yet; until then it held.
-    assert deployment.wire.commands[-1][0] - begin > 0.3
+    assert deployment.wire.commands[-1][0] - begin > 1.5
     assert "policy_node ended with exit code -9" in deployment.launch.reason()
     assert deployment.launch.members() == {}
+
+
+def test_the_command_path_uses_no_shared_memory(deployment: Deployment) -> None:
+    """With it, the host fell silent 0.5 s after three of four kills, and the robot got nothing at all."""
+    for executable in ("robot_twin", "embedded_host", "policy_node"):
+        mapped = Path(f"/proc/{deployment.node_pid(executable)}/maps").read_text()
+        assert "python" in mapped and "/dev/shm/fast" not in mapped
 
 
 def test_emergency_stop_damps_and_holds_until_reset(deployment: Deployment) -> None:

@@ -155,9 +155,6 @@ def confined_to_this_machine(domain: str) -> list[SetEnvironmentVariable]:
     return [
         SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
         SetEnvironmentVariable("ROS_STATIC_PEERS", ""),
-        # A reader that is killed amid a sample may leave Fast DDS's shared memory locked or full, and its
-        # writers silent for seconds, towards everybody. The loopback network has no such memory.
-        SetEnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4"),
         *([SetEnvironmentVariable("ROS_DOMAIN_ID", domain)] if domain else []),
     ]
 

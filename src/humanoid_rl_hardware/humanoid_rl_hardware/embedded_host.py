@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from humanoid_rl_core.dds_transport import keep_off_shared_memory
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import RobotModel, load_robot
 from humanoid_rl_core.unitree_hg_wire import (
@@ -469,6 +470,7 @@ def main(args: list[str] | None = None) -> int:
     host: EmbeddedHost | None = None
     try:
         # rclpy's own handlers would invalidate the publishers before the damping commands are out.
+        keep_off_shared_memory(os.environ, rclpy.get_rmw_implementation_identifier())
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         host = EmbeddedHost()
     except (UserError, RuntimeError) as error:  # RuntimeError: rcl refuses an argument or the DDS domain

@@ -34,6 +34,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist, TwistStamped
+from humanoid_rl_core.dds_transport import keep_off_shared_memory
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.onnx_policy import OnnxPolicy
 from humanoid_rl_core.resources import share_dir
@@ -533,6 +534,7 @@ def run(argv: Sequence[str]) -> int:
             return 0
         if arguments:
             raise UserError(f"unknown argument '{arguments[0]}': parameters go behind --ros-args, see --help")
+        keep_off_shared_memory(os.environ, rclpy.get_rmw_implementation_identifier())
         rclpy.init(args=list(argv), signal_handler_options=SignalHandlerOptions.NO)
         node = PolicyNode()
     except UserError as error:

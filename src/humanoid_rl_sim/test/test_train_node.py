@@ -176,7 +176,6 @@ def test_a_launched_training_stays_on_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("HUMANOID_RL_RUNS", str(tmp_path))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
     monkeypatch.setenv("ROS_STATIC_PEERS", "192.168.123.164")
-    monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "DEFAULT")  # so that it is taken back at the end
     description = get_launch_description_from_python_launch_file(
         str(share_dir() / "launch" / "train.launch.py")
     )

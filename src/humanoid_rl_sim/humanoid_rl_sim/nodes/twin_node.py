@@ -25,6 +25,7 @@ import mujoco
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, TransformStamped, Vector3
+from humanoid_rl_core.dds_transport import keep_off_shared_memory
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.robot import load_robot
 from nav_msgs.msg import Odometry
@@ -403,6 +404,8 @@ def run(arguments: Sequence[str], stop: threading.Event) -> None:
     :raises UserError: anything the user can repair, in one line.
     """
     context = Context()
+    environment = dict(os.environ)  # as the user set it
+    keep_off_shared_memory(os.environ, rclpy.get_rmw_implementation_identifier())
     try:
         rclpy.init(args=list(arguments), context=context, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy raises half a dozen types for a bad command line or environment
@@ -417,7 +420,7 @@ def run(arguments: Sequence[str], stop: threading.Event) -> None:
     spinner = threading.Thread(target=_spin, args=(executor,), name="services", daemon=True)
     try:
         parameters = node.parameters
-        check_network(os.environ, parameters.allow_network)
+        check_network(environment, parameters.allow_network)
         mujoco.set_mju_user_warning(lambda text: node.get_logger().error(f"physics: {text}"))
         twin = VirtualG1(
             load_robot(parameters.robot, parameters.variant),
