@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from humanoid_rl_sim.tasks.environment import Environment
 
 ROUNDS = 5
 TASK = "stand"
+EXPLORATION = 0.4  # standard deviation of the actions, as in training
 
 
 def make_environment() -> Environment:
@@ -26,63 +26,68 @@ def make_environment() -> Environment:
     return Environment(task, MujocoSimulator(robot, num_envs, timestep=task.physics_timestep), seed=1)
 
 
-def bare_physics(environment: Environment, target: np.ndarray) -> tuple[MujocoSimulator, Callable[[], None]]:
-    """The same model with the same gains and randomised properties, and nothing but its `Batch` in the loop.
-
-    Args:
-        target: [num_envs, n] rad, joint targets replayed in every control step.
-    """
-    of_environment = environment.simulator
-    assert isinstance(of_environment, MujocoSimulator)
-    simulator = MujocoSimulator(environment.robot, environment.num_envs, timestep=of_environment.timestep)
+def bare_simulator(environment: Environment) -> MujocoSimulator:
+    """The same model with the same gains and randomised properties."""
+    simulator = MujocoSimulator(
+        environment.robot, environment.num_envs, timestep=environment.simulator.timestep
+    )
     simulator.set_gains(environment.robot.gains[environment.task.gains])
-    simulator.set_properties(of_environment._properties)
-    batch, control = simulator.batch, simulator.batch.bind("ctrl")
-
-    def step() -> None:
-        control[:] = target
-        batch.step(nstep=environment.decimation)
-
-    return simulator, step
-
-
-def rate(step: Callable[[], Any], num_envs: int, seconds: float) -> float:
-    """Environment steps per second of `step`, over at least `seconds` and two steps."""
-    count, begin = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - begin) < seconds or count < 2:
-        step()
-        count += 1
-    return count * num_envs / elapsed
+    simulator.set_properties(environment.simulator.properties)
+    return simulator
 
 
 def measure(seconds: float) -> dict[str, Any]:
-    """Both in turn, in several rounds, so that whatever else the machine does meets both.
+    """Control steps of the environment, and of nothing but its `Batch` from the same states to the same targets.
+
+    The two take turns step by step: a robot that is pushed, or falls, costs the engine more than one that stands,
+    and whatever else the machine does meets both.
 
     Args:
         seconds: to measure for in all.
     """
     environment = make_environment()
-    action = torch.zeros(environment.num_envs, environment.graph.action_size)
-    target = environment.graph.decode(action).double().numpy()
-    simulator, bare_step = bare_physics(environment, target)
-    share = seconds / (2 * ROUNDS)
-    bare, whole = [], []
+    of_environment = environment.simulator
+    assert isinstance(of_environment, MujocoSimulator)
+    bare = bare_simulator(environment)
+    states = [
+        (bare.batch.bind(name), of_environment.batch.bind(name))
+        for name in ("qpos", "qvel", "qacc_warmstart")
+    ]
+    control = bare.batch.bind("ctrl")
+    generator = torch.Generator().manual_seed(1)
+    spent, steps = np.zeros((ROUNDS, 2)), np.zeros(ROUNDS)
     with torch.inference_mode():
         environment.reset()
-        for step in (bare_step, lambda: environment.step(action)):
-            rate(step, 1, 0.0)  # what the first calls allocate is not measured
-        for _ in range(ROUNDS):
-            bare.append(rate(bare_step, environment.num_envs, share))
-            whole.append(rate(lambda: environment.step(action), environment.num_envs, share))
-    simulator.close()
+        for measured in (False, True):
+            for round_ in range(ROUNDS if measured else 1):
+                begin = time.perf_counter()
+                while time.perf_counter() - begin < seconds / ROUNDS:
+                    action = EXPLORATION * torch.randn(
+                        environment.num_envs, environment.graph.action_size, generator=generator
+                    )
+                    target = environment.graph.decode(action).double().numpy()
+                    for own, other in states:
+                        own[:] = other
+                    clock = [time.perf_counter()]
+                    control[:] = target
+                    bare.batch.step(nstep=environment.decimation)
+                    clock.append(time.perf_counter())
+                    environment.step(action)
+                    clock.append(time.perf_counter())
+                    if measured:
+                        spent[round_] += np.diff(clock)
+                        steps[round_] += environment.num_envs
+    bare.close()
     environment.close()
+    fractions = spent[:, 0] / spent[:, 1]
+    rates = steps.sum() / spent.sum(0)
     return {
         "num_envs": environment.num_envs,
-        "bare_steps_per_second": float(np.median(bare)),
-        "environment_steps_per_second": float(np.median(whole)),
-        "fraction": float(np.median(np.divide(whole, bare))),
-        "fraction_min": float(np.min(np.divide(whole, bare))),
-        "fraction_max": float(np.max(np.divide(whole, bare))),
+        "bare_steps_per_second": float(rates[0]),
+        "environment_steps_per_second": float(rates[1]),
+        "fraction": float(np.median(fractions)),
+        "fraction_min": float(fractions.min()),
+        "fraction_max": float(fractions.max()),
     }
 
 

@@ -20,15 +20,19 @@ UPDATES_MIN = 3  # the first is dropped
 
 
 def environment_rate(seconds: float) -> float:
-    """Control steps per second of the environment with nobody learning from it."""
+    """Control steps per second of the environment with nobody learning from it, under actions as in training."""
     environment = simulator_throughput.make_environment()
-    action = torch.zeros(environment.num_envs, environment.graph.action_size)
+    shape = environment.num_envs, environment.graph.action_size
+    count, begin = 0, 0.0
     with torch.inference_mode():
         environment.reset()
-        environment.step(action)
-        value = simulator_throughput.rate(lambda: environment.step(action), environment.num_envs, seconds)
+        environment.step(torch.zeros(shape))
+        begin = time.perf_counter()
+        while (elapsed := time.perf_counter() - begin) < seconds or count < 2:
+            environment.step(simulator_throughput.EXPLORATION * torch.randn(shape))
+            count += 1
     environment.close()
-    return value
+    return count * environment.num_envs / elapsed
 
 
 def training_rates(seconds: float) -> list[float]:

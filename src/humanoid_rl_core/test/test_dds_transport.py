@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import pytest
 from humanoid_rl_core.dds_transport import PROFILE_VARIABLES, keep_off_shared_memory, loopback_profile

@@ -131,6 +131,8 @@ class Simulator(ABC):
     timestep: float
     """Physics time step in s."""
     state: SimulationState
+    properties: ModelProperties
+    """As last set."""
 
     @abstractmethod
     def set_gains(self, gains: Gains) -> None:
@@ -141,8 +143,11 @@ class Simulator(ABC):
         """Position targets [N, n] in rad; held until set again."""
 
     @abstractmethod
-    def advance(self, substeps: int) -> None:
-        """Integrate `substeps` physics steps. `state` is stale until `refresh`."""
+    def advance(self, substeps: int, *, observed: bool = True) -> None:
+        """Integrate `substeps` physics steps. `state` is stale until `refresh`.
+
+        With `observed=False` another `advance` follows before anybody looks: sensors need not be made current.
+        """
 
     @abstractmethod
     def refresh(self) -> None:

@@ -69,7 +69,7 @@ class MujocoSimulator(Simulator):
             tuple(sensor_slice(self.model, name) for name in names)
             for names in zip(FOOT_POSITION_SENSORS, FOOT_VELOCITY_SENSORS, FOOT_CONTACT_SENSORS, strict=True)
         ]
-        self._properties = ModelProperties.nominal(num_envs, len(robot.joint_names), self.device)
+        self.properties = ModelProperties.nominal(num_envs, len(robot.joint_names), self.device)
         self._gains = robot.gains["stiff"]
         self._apply_actuators()
         self.batch.reset(keyframe=0)
@@ -82,9 +82,10 @@ class MujocoSimulator(Simulator):
     def set_joint_target(self, joint_target: torch.Tensor) -> None:
         self._ctrl.copy_(joint_target)
 
-    def advance(self, substeps: int) -> None:
+    def advance(self, substeps: int, *, observed: bool = True) -> None:
         # Position- and velocity-dependent sensors are made current; the next step continues from there.
-        self.batch.step(nstep=substeps, stage=int(mujoco.mjtStage.mjSTAGE_VEL))
+        stage = mujoco.mjtStage.mjSTAGE_VEL if observed else mujoco.mjtStage.mjSTAGE_NONE
+        self.batch.step(nstep=substeps, stage=int(stage))
 
     def refresh(self) -> None:
         self._refresh_rows(slice(None))
@@ -132,7 +133,7 @@ class MujocoSimulator(Simulator):
         self._qvel[:, 0:3] += torch.where(mask[:, None], delta, 0.0).double()
 
     def set_properties(self, properties: ModelProperties) -> None:
-        self._properties = properties
+        self.properties = properties
         model, batch = self.model, self.batch
         batch.expand("geom_friction")[:, self._soles, 0] = properties.friction.double().numpy()[:, None]
         torso = model.body("torso_link").id
@@ -153,9 +154,9 @@ class MujocoSimulator(Simulator):
 
     def _apply_actuators(self) -> None:
         """Affine actuators: force = kp (target - q) - kd dq, limited to the effort limit."""
-        stiffness = np.asarray(self._gains.stiffness) * self._properties.stiffness_scale.double().numpy()
-        damping = np.asarray(self._gains.damping) * self._properties.damping_scale.double().numpy()
-        limit = np.asarray(self.robot.effort_limit) * self._properties.effort_limit_scale.double().numpy()
+        stiffness = np.asarray(self._gains.stiffness) * self.properties.stiffness_scale.double().numpy()
+        damping = np.asarray(self._gains.damping) * self.properties.damping_scale.double().numpy()
+        limit = np.asarray(self.robot.effort_limit) * self.properties.effort_limit_scale.double().numpy()
         self.batch.expand("actuator_gainprm")[:, :, 0] = stiffness
         bias = self.batch.expand("actuator_biasprm")
         bias[:, :, 1], bias[:, :, 2] = -stiffness, -damping

@@ -295,7 +295,7 @@ class Environment:
         for substep in range(delayed):
             still_old = (substep < self._action_delay)[:, None]
             self.simulator.set_joint_target(torch.where(still_old, self._target, target))
-            self.simulator.advance(1)
+            self.simulator.advance(1, observed=substep + 1 == self.decimation)
         if delayed < self.decimation:
             self.simulator.set_joint_target(target)
             self.simulator.advance(self.decimation - delayed)
