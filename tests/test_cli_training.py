@@ -69,7 +69,8 @@ def test_interrupted_training_leaves_whole_files_and_can_be_gone_on_with(
 
 def test_interrupt_during_start_up_is_one_line(tmp_path: Path, python_m_humanoid_rl: list[str]) -> None:
     process = start(["train", "stand", "--name", "mine", *SMALL], tmp_path, python_m_humanoid_rl)
-    time.sleep(0.7)  # amid the imports
+    while "torch" not in Path(f"/proc/{process.pid}/maps").read_text():  # amid the imports
+        time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130

@@ -103,6 +103,7 @@ def test_child_that_ignores_signals_is_killed(workspace: Path) -> None:
         wait_for_line(launch, "] stubborn")
         os.kill(launch.pid, signal.SIGINT)
         assert ended(launch) == 130
+        time.sleep(0.3)  # the sleep that the killed shell was waiting for
         assert launch.members() == {}
 
 

@@ -47,7 +47,7 @@ def keep_off_shared_memory(environment: MutableMapping[str, str], rmw_implementa
                 f"{PROFILE_VARIABLES[0]}={profile} cannot be combined with LOCALHOST discovery here: unset it"
             )
         # Under LOCALHOST rmw_fastrtps adds shared memory whatever the profile says.
-        environment["ROS_LOCALHOST_ONLY"] = "0"
+        environment.pop("ROS_LOCALHOST_ONLY", None)  # rcl warns of it whatever its value
         environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SYSTEM_DEFAULT"
         environment.update(dict.fromkeys(PROFILE_VARIABLES, ours))
     elif not profile:
