@@ -82,7 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
     which.add_argument("--policy", help="ONNX file or a name in policies/")
     which.add_argument("--run", metavar="NAME", help="run below runs/; writes its evaluation.json")
     evaluate.add_argument("--task", help="task (default: the one the policy was trained on)")
-    evaluate.add_argument("--episodes", type=_positive, default=200, metavar="N")
+    evaluate.add_argument(
+        "--episodes", type=_positive, metavar="N", help="default: 200 pushes, or all 324 of velocity-v1"
+    )
     evaluate.add_argument("--seed", type=_seed, default=0, metavar="N")
 
     deploy = command("deploy", "Run a policy on the simulated robot over ROS 2 (deploy.launch.py).")

@@ -111,7 +111,9 @@ def export(run: str, *, checkpoint: Path | None, output: Path | None) -> int:
     return 0
 
 
-def evaluate(*, policy: str | None, run: str | None, task: str | None, episodes: int, seed: int) -> int:
+def evaluate(
+    *, policy: str | None, run: str | None, task: str | None, episodes: int | None, seed: int
+) -> int:
     """Evaluate an exported policy, print the result, and keep a run's in its directory."""
     run_dir = find_run(run) if run else None
     path = run_dir / "policy.onnx" if run_dir else find_policy(policy or "")
@@ -141,6 +143,10 @@ def describe_evaluation(result: Mapping[str, Any]) -> list[str]:
                 for row in result["sweep"]
             ),
         ]
+    if "suite" in result:
+        from humanoid_rl_sim.learning.velocity_suite import table
+
+        return [head, *table(dict(result))]
     return [
         f"{head}: success {result['success']:.0%}, survived {result['survival']:.0%}, error "
         f"{result['velocity_error_mps']:.2f} m/s and {result['yaw_rate_error_radps']:.2f} rad/s"

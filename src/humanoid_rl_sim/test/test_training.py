@@ -383,8 +383,8 @@ def test_observation_statistics_are_those_of_all_batches_together(model, adapt_a
     environment = model.get_env().environment
     space, _ = make_spaces(environment, privileged=True)
     task = load_task("stand")
-    graph = make_policy_graph(task, environment.robot)
-    normaliser = ObservationNormaliser(space, graph, adapt_actor=adapt_actor)
+    normaliser = ObservationNormaliser(space, make_policy_graph(task, environment.robot), adapt_actor=adapt_actor)
+    graph = normaliser.graph
     generator = np.random.default_rng(0)
     batches = [
         generator.normal(shift, scale, (count, space.shape[0])).astype(np.float32)

@@ -1,14 +1,20 @@
-"""From a stable-baselines3 policy to a policy graph that can act and be exported."""
+"""What acts in an environment: a trained policy, the baseline, an exported file."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Protocol
 
+import numpy as np
+import torch
+from humanoid_rl_core.onnx_policy import OnnxPolicy
 from humanoid_rl_core.policy_graph import PolicyGraph
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from humanoid_rl_sim.learning.asymmetric_policy import ObservationNormaliser
+from humanoid_rl_sim.tasks.environment import Environment, StepResult
 
 
 def actor_graph(policy: ActorCriticPolicy) -> PolicyGraph:
@@ -35,3 +41,65 @@ def baseline_graph(graph: PolicyGraph) -> PolicyGraph:
     baseline = copy.deepcopy(graph)
     baseline.network = ZeroAction(graph.action_size)
     return baseline.eval()
+
+
+class Actor(Protocol):
+    """Anything that turns the environment's present state into actions."""
+
+    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
+        """Actions [N, n]; `started` [N] marks the environments whose episode has just begun."""
+        ...
+
+
+class GraphActor:
+    """A policy graph in torch, batched."""
+
+    def __init__(self, graph: PolicyGraph) -> None:
+        if graph.network is None:
+            raise ValueError("the graph has no network")
+        self.graph = graph
+
+    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
+        assert self.graph.network is not None
+        return self.graph.network(self.graph.normalise(observation))
+
+
+class OnnxActor:
+    """An exported policy as the policy node runs it: raw sensors in, one environment at a time."""
+
+    def __init__(self, policy: OnnxPolicy, num_envs: int) -> None:
+        self.policy = policy
+        self._states = np.zeros((num_envs, policy.contract.state_size), np.float32)
+
+    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
+        state, policy = environment.simulator.state, self.policy
+        self._states[started.cpu().numpy()] = 0.0
+        sensors = [
+            tensor.cpu().numpy()
+            for tensor in (
+                state.joint_pos,
+                state.joint_vel,
+                state.imu_gyro,
+                state.imu_quat,
+                environment.view.command,
+            )
+        ]
+        actions = np.empty((environment.num_envs, len(policy.contract.joint_names)), np.float32)
+        for i in range(environment.num_envs):
+            policy.state = self._states[i]
+            actions[i] = policy.step(*(sensor[i] for sensor in sensors)).action
+            self._states[i] = policy.state
+        return torch.from_numpy(actions)
+
+
+def run_episodes(
+    environment: Environment, actor: Actor, steps: int, on_step: Callable[[int, StepResult], None]
+) -> None:
+    """Run `steps` control steps; calls `on_step(step, result)` after each."""
+    with torch.no_grad():
+        observation, _ = environment.reset()
+        started = torch.ones(environment.num_envs, dtype=torch.bool)
+        for step in range(steps):
+            result = environment.step(actor.act(environment, observation, started))
+            observation, started = result.observation, result.terminated | result.truncated
+            on_step(step, result)

@@ -7,6 +7,7 @@ exported graph is the module that was trained.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import gymnasium
@@ -34,7 +35,8 @@ class ObservationNormaliser(BaseFeaturesExtractor):
     ) -> None:
         size = int(observation_space.shape[0])
         super().__init__(observation_space, size)
-        self.graph = graph
+        # A copy: the argument is stored in checkpoints, and must not follow the policy onto a GPU.
+        self.graph = copy.deepcopy(graph)
         self.adapt_actor = adapt_actor
         self.actor_size = graph.observation_size
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))

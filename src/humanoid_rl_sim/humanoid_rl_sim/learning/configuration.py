@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from humanoid_rl_core.errors import UserError, nearest
@@ -54,6 +54,8 @@ class PpoConfig:
 class TrainingConfig:
     task: str
     sim: str = "mujoco"
+    learner: Literal["sb3", "device"] = "sb3"
+    """sb3: stable-baselines3's own PPO, over NumPy. device: the same with everything on the simulator's device."""
     num_envs: int = 256
     steps: int = 2_000_000
     """Environment steps in all, over all environments."""

@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,77 +21,19 @@ from humanoid_rl_core.onnx_policy import OnnxPolicy
 from humanoid_rl_core.policy_graph import PolicyGraph
 from humanoid_rl_core.robot import load_robot
 
-from humanoid_rl_sim.learning.actor import baseline_graph
+from humanoid_rl_sim.learning import velocity_suite
+from humanoid_rl_sim.learning.actor import Actor, GraphActor, OnnxActor, baseline_graph, run_episodes
 from humanoid_rl_sim.simulators.registry import make_simulator
 from humanoid_rl_sim.tasks.configuration import TaskConfig, load_task
 from humanoid_rl_sim.tasks.environment import Environment
 
 PUSH_TIME = 1.0
 """s after the start of an episode."""
+PUSH_EPISODES = 200
 PUSH_EPISODE = 6.0
 """s, length of a push episode."""
 SWEEP_SPEEDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
 """m/s, the push sizes of the survival curve."""
-
-
-class Actor(Protocol):
-    """Anything that turns the environment's present state into actions."""
-
-    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
-        """Actions [N, n]; `started` [N] marks the environments whose episode has just begun."""
-        ...
-
-
-class GraphActor:
-    """A policy graph in torch, batched."""
-
-    def __init__(self, graph: PolicyGraph) -> None:
-        if graph.network is None:
-            raise ValueError("the graph has no network")
-        self.graph = graph
-
-    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
-        assert self.graph.network is not None
-        return self.graph.network(self.graph.normalise(observation))
-
-
-class OnnxActor:
-    """An exported policy as the policy node runs it: raw sensors in, one environment at a time."""
-
-    def __init__(self, policy: OnnxPolicy, num_envs: int) -> None:
-        self.policy = policy
-        self._states = np.zeros((num_envs, policy.contract.state_size), np.float32)
-
-    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
-        state, policy = environment.simulator.state, self.policy
-        self._states[started.cpu().numpy()] = 0.0
-        sensors = [
-            tensor.cpu().numpy()
-            for tensor in (
-                state.joint_pos,
-                state.joint_vel,
-                state.imu_gyro,
-                state.imu_quat,
-                environment.view.command,
-            )
-        ]
-        actions = np.empty((environment.num_envs, len(policy.contract.joint_names)), np.float32)
-        for i in range(environment.num_envs):
-            policy.state = self._states[i]
-            actions[i] = policy.step(*(sensor[i] for sensor in sensors)).action
-            self._states[i] = policy.state
-        return torch.from_numpy(actions)
-
-
-def _rollout(environment: Environment, actor: Actor, steps: int, on_step) -> None:
-    """Run `steps` control steps; calls `on_step(step, result)` after each."""
-    with torch.no_grad():
-        observation, _ = environment.reset()
-        started = torch.ones(environment.num_envs, dtype=torch.bool)
-        for step in range(steps):
-            result = environment.step(actor.act(environment, observation, started))
-            observation, started = result.observation, result.terminated | result.truncated
-            on_step(step, result)
 
 
 def push_falls(
@@ -119,7 +61,7 @@ def push_falls(
             )
 
     try:
-        _rollout(environment, make_actor(environment), round(PUSH_EPISODE / task.control_period), on_step)
+        run_episodes(environment, make_actor(environment), round(PUSH_EPISODE / task.control_period), on_step)
     finally:
         environment.close()
     return fell.numpy()
@@ -215,7 +157,7 @@ def evaluate_velocity(
 
     environment.set_command(command)
     try:
-        _rollout(environment, make_actor(environment), round(10.0 / task.control_period), on_step)
+        run_episodes(environment, make_actor(environment), round(10.0 / task.control_period), on_step)
     finally:
         environment.close()
     velocity_error = (velocity_sum / settled - command[:, :2]).norm(dim=1)
@@ -257,7 +199,7 @@ def evaluate_policy(
     policy_path: Path | str,
     *,
     task: str | None = None,
-    episodes: int = 200,
+    episodes: int | None = None,
     seed: int = 0,
     output: Path | None = None,
     sweep_episodes: int = 50,
@@ -267,7 +209,7 @@ def evaluate_policy(
     Args:
         policy_path: ONNX file.
         task: task name; by default the one the policy was trained on.
-        episodes: episodes of the trial.
+        episodes: episodes of the trial; 200 pushes, or the whole of velocity-v1.
         seed: seeds starts, pushes and commands.
         output: where to write the result as JSON, atomically.
         sweep_episodes: episodes per push size of the survival curve.
@@ -283,10 +225,17 @@ def evaluate_policy(
         return OnnxActor(policy, environment.num_envs)
 
     if commands_motion(config):
-        result = evaluate_velocity(config, make_actor, episodes=episodes, seed=seed)
+        result = velocity_suite.evaluate(
+            config,
+            make_actor,
+            seed=seed,
+            repetitions=round(episodes / len(velocity_suite.COMMANDS)) or 1
+            if episodes
+            else velocity_suite.REPETITIONS,
+        )
     else:
         result = evaluate_pushes(
-            config, make_actor, episodes=episodes, seed=seed, sweep_episodes=sweep_episodes
+            config, make_actor, episodes=episodes or PUSH_EPISODES, seed=seed, sweep_episodes=sweep_episodes
         )
     result["policy_file"] = Path(policy_path).name
     if output is not None:

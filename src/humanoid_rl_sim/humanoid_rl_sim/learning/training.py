@@ -6,6 +6,7 @@ best/model.zip and tensorboard/. Every zip is a plain stable-baselines3 model an
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import random
@@ -27,6 +28,7 @@ from torch import nn
 from humanoid_rl_sim.learning.actor import actor_graph
 from humanoid_rl_sim.learning.asymmetric_policy import AsymmetricPolicy, ObservationNormaliser
 from humanoid_rl_sim.learning.configuration import TrainingConfig, from_yaml, to_yaml
+from humanoid_rl_sim.learning.device_ppo import DevicePPO
 from humanoid_rl_sim.learning.evaluation import score
 from humanoid_rl_sim.learning.run_files import append_row, latest_checkpoint, truncate_rows, write_model
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
@@ -36,6 +38,9 @@ from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.tasks.environment import Environment
 
 CHECKPOINTS_KEPT = 3
+GPU_SIMULATORS = ("mujoco_warp",)
+WITHOUT_GPU = 64  # environments that a GPU simulator may have on a CPU, where it takes milliseconds for each
+EVALUATION_SIMULATOR = "mujoco"  # never the engine of the training, unless that is it
 
 
 class TrainedPPO(PPO):
@@ -44,10 +49,21 @@ class TrainedPPO(PPO):
     run_state: dict[str, Any] | None = None
 
 
+class TrainedDevicePPO(DevicePPO):
+    """The same, with rollouts and minibatches on the environment's device."""
+
+    run_state: dict[str, Any] | None = None
+
+
+def model_class(config: TrainingConfig) -> type[TrainedPPO] | type[TrainedDevicePPO]:
+    """The learner that a configuration asks for."""
+    return TrainedDevicePPO if config.learner == "device" else TrainedPPO
+
+
 class _Run(BaseCallback):
     """Everything a run does beside learning."""
 
-    model: TrainedPPO
+    model: TrainedPPO | TrainedDevicePPO
 
     def __init__(
         self,
@@ -106,6 +122,7 @@ class _Run(BaseCallback):
     def _on_training_start(self) -> None:
         self._started = self._rollout_started = time.monotonic()
         self.restore_rng()
+        self._fill_in_progress()
         if self.normaliser.count == 0:
             self._warm_up()
         self.report("training")
@@ -115,7 +132,10 @@ class _Run(BaseCallback):
         environment, observations = self.environment, []
         for _ in range(self.config.ppo.rollout_steps):
             action = self.config.ppo.initial_std * torch.randn(
-                environment.num_envs, environment.graph.action_size, generator=environment.generator
+                environment.num_envs,
+                environment.graph.action_size,
+                generator=environment.generator,
+                device=environment.device,
             )
             with torch.no_grad():
                 result = environment.step(action)
@@ -127,12 +147,22 @@ class _Run(BaseCallback):
             self._progress_steps = self.num_timesteps
         elif self.num_timesteps > self._progress_steps:
             # The last update is over: its rollout may now shape the statistics of the next.
-            observations = self.model.rollout_buffer.observations
-            self.normaliser.update(torch.from_numpy(observations).reshape(-1, observations.shape[-1]))
+            self.normaliser.update(self._rollout_observations())
             self._write_progress()
+            self._fill_in_progress()
             self._adapt_learning_rate()
             self._after_update()
         self._rollout_started = time.monotonic()
+
+    def _fill_in_progress(self) -> None:
+        self.environment.training_progress.fill_(self.num_timesteps / self.config.steps)
+
+    def _rollout_observations(self) -> torch.Tensor:
+        """[steps x N, D] of the last rollout."""
+        if isinstance(self.model, TrainedDevicePPO):
+            return self.model.rollout.observations.flatten(0, 1)
+        observations = torch.from_numpy(self.model.rollout_buffer.observations)
+        return observations.reshape(-1, observations.shape[-1])
 
     def _adapt_learning_rate(self) -> None:
         """Keep the divergence of an update near the desired one (Schulman et al. 2017, adaptive penalty rule)."""
@@ -194,17 +224,17 @@ class _Run(BaseCallback):
 
     def evaluate(self) -> None:
         self.report("evaluating")
-        graph = actor_graph(self.model.policy)
+        graph = actor_graph(self.model.policy).cpu()
         value = score(
             self.task,
             graph,
-            sim=self.config.sim,
+            sim=EVALUATION_SIMULATOR,
             episodes=self.config.evaluation_episodes,
             seed=self.config.seed,
         )
         append_row(self.run_dir / "evaluations.csv", {"steps": self.num_timesteps, "score": value})
         self.logger.record("evaluation/score", value)
-        if not value <= self.best:
+        if not value < self.best:  # of equals the later one, whose learning rate has come down
             self.best = value
             write_model(self.model, self.run_dir / "best" / "model.zip")
         self.report("training")
@@ -261,12 +291,12 @@ class _Run(BaseCallback):
         )
 
 
-def make_model(config: TrainingConfig, env: Sb3VecEnv) -> TrainedPPO:
+def make_model(config: TrainingConfig, env: Sb3VecEnv) -> TrainedPPO | TrainedDevicePPO:
     """An untrained PPO model for the run; its policy normalises with the environment's own graph."""
     ppo = config.ppo
     batch = config.num_envs * ppo.rollout_steps
 
-    return TrainedPPO(
+    return model_class(config)(
         AsymmetricPolicy,
         env,
         learning_rate=ppo.learning_rate,
@@ -288,7 +318,7 @@ def make_model(config: TrainingConfig, env: Sb3VecEnv) -> TrainedPPO:
             "activation_fn": nn.ELU,
             "log_std_init": float(np.log(ppo.initial_std)),
             "features_extractor_kwargs": {
-                "graph": env.environment.graph,
+                "graph": copy.deepcopy(env.environment.graph).cpu(),
                 "adapt_actor": ppo.normalise_observations,
             },
         },
@@ -357,9 +387,16 @@ def train(
     """
     run_dir = Path(run_dir)
     control = control or TrainingControl()
+    if config.sim in GPU_SIMULATORS and config.num_envs > WITHOUT_GPU and not torch.cuda.is_available():
+        raise UserError(
+            f"sim {config.sim} with {config.num_envs} environments needs a CUDA GPU and torch finds none: "
+            "use sim mujoco with learner sb3 and num_envs 256"
+        )
     prepare_run_directory(run_dir, config, resume=resume)
     task = load_task(config.task)
     robot = load_robot(task.robot, task.variant)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # TF32: ten times the speed, and noise far below the gradient's
     simulator = make_simulator(config.sim, robot, config.num_envs, timestep=task.physics_timestep)
     environment = Environment(task, simulator, seed=config.seed)
     env = Sb3VecEnv(environment)
@@ -369,7 +406,7 @@ def train(
         checkpoint = latest_checkpoint(run_dir) if resume else None
         if checkpoint is not None:
             try:
-                model = TrainedPPO.load(checkpoint, env=env, device=environment.device)
+                model = model_class(config).load(checkpoint, env=env, device=environment.device)
             except Exception as error:
                 reason = " ".join(str(error).split())
                 raise UserError(f"{checkpoint}: not a usable checkpoint: {reason}") from None

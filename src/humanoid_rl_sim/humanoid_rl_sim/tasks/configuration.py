@@ -75,6 +75,8 @@ class PushConfig:
     """s between two pushes."""
     speed: Range
     """m/s added to the base in a random horizontal direction."""
+    full_strength_at: float = 0.0
+    """Fraction of a training after which pushes have their full speed, growing linearly from zero until then."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class TaskConfig:
     observation: ObservationConfig
     command: CommandConfig
     rewards: Mapping[str, Mapping[str, Any]]
-    """Reward term -> its `weight` and named parameters (tasks/rewards.py)."""
+    """Reward -> its `weight`, its parameters, and its `term` (tasks/rewards.py) where that is not its name."""
     terminations: Mapping[str, Mapping[str, Any]]
     """Termination term -> its named parameters (tasks/terminations.py)."""
     robot: str = "g1"

@@ -177,6 +177,8 @@ class Environment:
         self._command_left = zeros()
         self._command_is_fixed = False
         self._push_left, self._push_delta = zeros(), zeros(3)
+        self.training_progress = torch.zeros((), device=self.device)
+        """Fraction of the training that is done; the learner fills it in, in place."""
         self.episode_steps = torch.zeros(n, dtype=torch.long, device=self.device)
 
         self.view = StepView(
@@ -199,19 +201,21 @@ class Environment:
             last_air_time=zeros(2),
             joint_groups=joint_groups(self.robot, self.device),
         )
-        self._rewards = []
+        self.reward_terms = []
         for name, config in task.rewards.items():
             parameters = dict(config)
             if "weight" not in parameters:
                 raise UserError(f"task {task.name}: reward '{name}' needs the parameter 'weight'")
-            weight = float(parameters.pop("weight"))
-            self._rewards.append((name, weight, bind_term(rewards, "reward", name, parameters, task.name)))
-        self._terminations = [
+            weight, term = float(parameters.pop("weight")), str(parameters.pop("term", name))
+            self.reward_terms.append(
+                (name, weight, bind_term(rewards, "reward", term, parameters, task.name))
+            )
+        self.termination_terms = [
             (name, bind_term(terminations, "termination", name, config, task.name))
             for name, config in task.terminations.items()
         ]
-        self._term_sums = torch.zeros(len(self._rewards), device=self.device)
-        self._steps_summed = 0
+        self._term_sums = torch.zeros(len(self.reward_terms), device=self.device)
+        self._steps_summed = torch.zeros((), device=self.device)
         if training:
             self.simulator.set_properties(self._draw_properties())
 
@@ -270,7 +274,7 @@ class Environment:
         self._update_view()
         reward = self._reward()
         terminated = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-        for _, term in self._terminations:
+        for _, term in self.termination_terms:
             terminated = terminated | term(view)
         truncated = (self.episode_steps >= self.max_episode_steps) & ~terminated
         final_observation, _, _ = self._observe()
@@ -307,17 +311,17 @@ class Environment:
         return math.ceil(self.task.latency.action.upper / self.task.physics_timestep - 1e-9)
 
     def _reward(self) -> torch.Tensor:
-        terms = torch.stack([weight * term(self.view).float() for _, weight, term in self._rewards])
+        terms = torch.stack([weight * term(self.view).float() for _, weight, term in self.reward_terms])
         self._term_sums += terms.mean(1)
         self._steps_summed += 1
         return terms.sum(0) * self.task.control_period
 
     def pop_reward_terms(self) -> dict[str, float]:
         """Mean weighted value of every reward term since the last call (reads the device)."""
-        means = (self._term_sums / max(self._steps_summed, 1)).tolist()
+        means = (self._term_sums / self._steps_summed.clamp(min=1.0)).tolist()
         self._term_sums.zero_()
-        self._steps_summed = 0
-        return {name: mean for (name, _, _), mean in zip(self._rewards, means, strict=True)}
+        self._steps_summed.zero_()
+        return {name: mean for (name, _, _), mean in zip(self.reward_terms, means, strict=True)}
 
     def _update_orientation(self) -> None:
         view, quat = self.view, self.view.state.base_quat
@@ -474,6 +478,8 @@ class Environment:
         """When and how the environments in `mask` are pushed next."""
         assert self.task.push is not None
         speed, direction = self._draw(self.task.push.speed), self._symmetric(math.pi)
+        if self.task.push.full_strength_at > 0.0:
+            speed = speed * (self.training_progress / self.task.push.full_strength_at).clamp(max=1.0)
         delta = torch.stack(
             (speed * torch.cos(direction), speed * torch.sin(direction), torch.zeros_like(speed)), 1
         )

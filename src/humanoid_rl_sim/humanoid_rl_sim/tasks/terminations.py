@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from humanoid_rl_sim.tasks.view import StepView
@@ -9,8 +11,7 @@ from humanoid_rl_sim.tasks.view import StepView
 
 def tilted(view: StepView, *, limit: float) -> torch.Tensor:
     """The base leans more than `limit` rad from upright."""
-    cosine = torch.cos(torch.tensor(limit))
-    return -view.projected_gravity[:, 2] < cosine.to(view.projected_gravity.device)
+    return -view.projected_gravity[:, 2] < math.cos(limit)
 
 
 def too_low(view: StepView, *, height: float) -> torch.Tensor:

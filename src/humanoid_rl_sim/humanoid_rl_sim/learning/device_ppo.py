@@ -1,0 +1,292 @@
+"""PPO whose rollouts, advantages and minibatches stay on the environment's device.
+
+The class is stable-baselines3's PPO with its two loops replaced: the same policies, callbacks, logger and
+checkpoints (which load in plain stable-baselines3), the same loss. Between the environment and the optimiser
+nothing passes through NumPy. On a GPU one step of a rollout (act, step the environment, store) is one CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
+from torch.nn import functional
+
+from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
+from humanoid_rl_sim.tasks.environment import Environment, StepResult
+from humanoid_rl_sim.tasks.graphed import StaticStep
+
+LOG_2PI = float(np.log(2.0 * np.pi))
+WARM_UP_STEPS = 3
+VALUE_CHUNK = 1 << 17
+"""Observations the critic judges at once."""
+
+
+class DeviceRollout:
+    """One rollout of `steps` steps of all environments, and the statistics of the episodes that ended in it."""
+
+    def __init__(
+        self, steps: int, num_envs: int, observation: int, action: int, device: torch.device
+    ) -> None:
+        def zeros(*shape: int) -> torch.Tensor:
+            return torch.zeros(shape, device=device)
+
+        self.steps, self.num_envs = steps, num_envs
+        self.observations = zeros(steps, num_envs, observation)
+        self.final_observations = zeros(steps, num_envs, observation)
+        self.actions = zeros(steps, num_envs, action)
+        self.log_probs, self.rewards = zeros(steps, num_envs), zeros(steps, num_envs)
+        self.done, self.truncated = zeros(steps, num_envs), zeros(steps, num_envs)
+        self.values, self.advantages, self.returns = (zeros(steps, num_envs) for _ in range(3))
+        self.position = torch.zeros(1, dtype=torch.long, device=device)
+        self.episode_return, self.episode_length = zeros(num_envs), zeros(num_envs)
+        self.ended = zeros(3)
+        """Number of episodes that ended in this rollout, sum of their returns and of their lengths in steps."""
+
+    def store(self, **values: torch.Tensor) -> None:
+        """Write one step at `position`."""
+        for name, value in values.items():
+            getattr(self, name).index_copy_(0, self.position, value.unsqueeze(0))
+
+    def count_episodes(self, reward: torch.Tensor, done: torch.Tensor) -> None:
+        """Add a step's rewards to the running episodes, and book those that end."""
+        self.episode_return += reward
+        self.episode_length += 1.0
+        self.ended += torch.stack(
+            (done.sum(), (done * self.episode_return).sum(), (done * self.episode_length).sum())
+        )
+        self.episode_return *= 1.0 - done
+        self.episode_length *= 1.0 - done
+
+    def estimate_advantages(
+        self, last_value: torch.Tensor, final_values: torch.Tensor, gamma: float, gae_lambda: float
+    ) -> None:
+        """Generalised advantage estimation (Schulman et al. 2016); a time limit is no failure.
+
+        Args:
+            last_value: [N] value of the observation after the rollout.
+            final_values: [steps, N] value of the last observation of an episode; read where it was cut off.
+        """
+        rewards = self.rewards + gamma * final_values * self.truncated
+        advantage = torch.zeros_like(last_value)
+        following = last_value
+        for step in reversed(range(self.steps)):
+            goes_on = 1.0 - self.done[step]
+            delta = rewards[step] + gamma * following * goes_on - self.values[step]
+            advantage = delta + gamma * gae_lambda * goes_on * advantage
+            self.advantages[step] = advantage
+            following = self.values[step]
+        torch.add(self.advantages, self.values, out=self.returns)
+
+
+class DevicePPO(PPO):
+    """See the module. The environment must be a `Sb3VecEnv`; state-dependent exploration is not supported."""
+
+    rollout: DeviceRollout
+
+    def _setup_model(self) -> None:
+        if self.use_sde:
+            raise ValueError("state-dependent exploration needs the plain PPO of stable-baselines3")
+        super()._setup_model()
+        self._step: Callable[[], None] | None = None
+        self._restore_optimizer()
+
+    # -- what checkpoints hold ---------------------------------------------------------------------------------
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "rollout", "_step", "_static", "_observation"]
+
+    def get_parameters(self) -> dict[str, dict[str, Any]]:
+        """As plain stable-baselines3 has them: no trace of the graphs in the optimiser's state."""
+        parameters = super().get_parameters()
+        optimizer = dict(parameters["policy.optimizer"])
+        optimizer["param_groups"] = [
+            {**group, "lr": float(group["lr"]), "capturable": False} for group in optimizer["param_groups"]
+        ]
+        parameters["policy.optimizer"] = optimizer
+        return parameters
+
+    def set_parameters(self, *args: Any, **kwargs: Any) -> None:
+        super().set_parameters(*args, **kwargs)
+        self._restore_optimizer()
+
+    def _restore_optimizer(self) -> None:
+        """Keep the optimiser's step counts where its parameters are, so that a step does not ask the host."""
+        optimizer = self.policy.optimizer
+        on_gpu = self.device.type == "cuda"
+        for group in optimizer.param_groups:
+            group["capturable"] = on_gpu
+        for state in optimizer.state.values():
+            state["step"] = state["step"].to(self.device if on_gpu else "cpu")
+
+    # -- rollout -----------------------------------------------------------------------------------------------
+
+    @property
+    def environment(self) -> Environment:
+        """The environment behind `env`."""
+        assert isinstance(self.env, Sb3VecEnv)
+        return self.env.environment
+
+    def _prepare(self) -> None:
+        environment = self.environment
+        space, action_space = self.observation_space.shape, self.action_space.shape
+        assert space is not None and action_space is not None
+        self.rollout = DeviceRollout(
+            self.n_steps, environment.num_envs, space[0], action_space[0], environment.device
+        )
+        self._static = StaticStep(environment, graph=False)
+        self._observation = torch.cat(self._static.reset(), 1).clone()
+        self._step = self._rollout_step
+        if environment.device.type == "cuda":
+            self._step = self._captured(environment)
+
+    def _captured(self, environment: Environment) -> Callable[[], None]:
+        side = torch.cuda.Stream(environment.device)
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP_STEPS):
+                self._rollout_step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(environment.generator)
+        with torch.cuda.graph(graph):
+            self._rollout_step()
+        self._observation.copy_(torch.cat(self._static.reset(), 1))
+        self.rollout.episode_return.zero_()
+        self.rollout.episode_length.zero_()
+        return graph.replay
+
+    def _rollout_step(self) -> None:
+        """Act, step the environment and store, all at fixed addresses."""
+        rollout, observation = self.rollout, self._observation
+        mean, std = self._action_distribution(observation)
+        action = mean + std * torch.randn_like(mean)
+        rollout.store(observations=observation, actions=action, log_probs=_log_prob(action, mean, std))
+        result: StepResult = self._static(action)
+        done = (result.terminated | result.truncated).float()
+        rollout.store(
+            rewards=result.reward, done=done, truncated=result.truncated.float(),
+            final_observations=torch.cat((result.final_observation, result.final_privileged), 1),
+        )  # fmt: skip
+        rollout.count_episodes(result.reward, done)
+        observation.copy_(torch.cat((result.observation, result.privileged), 1))
+        rollout.position.add_(1).remainder_(rollout.steps)
+
+    def _action_distribution(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        policy = self.policy
+        features = policy.extract_features(observation)
+        assert isinstance(features, torch.Tensor) and isinstance(policy.log_std, torch.Tensor)
+        mean = policy.action_net(policy.mlp_extractor.forward_actor(features))
+        return mean, policy.log_std.exp().expand_as(mean)
+
+    def _values(self, observations: torch.Tensor) -> torch.Tensor:
+        """[..., D] -> [...]."""
+        flat = observations.reshape(-1, observations.shape[-1])
+        values = [self.policy.predict_values(chunk).squeeze(-1) for chunk in flat.split(VALUE_CHUNK)]
+        return torch.cat(values).reshape(observations.shape[:-1])
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """`n_rollout_steps` control steps of every environment; False when a callback says stop."""
+        self.policy.set_training_mode(False)
+        with torch.no_grad():
+            if self._step is None:
+                self._prepare()
+            assert self._step is not None
+            rollout = self.rollout
+            rollout.position.zero_()
+            rollout.ended.zero_()
+            callback.on_rollout_start()
+            for _ in range(n_rollout_steps):
+                self._step()
+                self.num_timesteps += env.num_envs
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    return False
+            rollout.values.copy_(self._values(rollout.observations))
+            rollout.estimate_advantages(
+                self._values(self._observation), self._values(rollout.final_observations),
+                self.gamma, self.gae_lambda,
+            )  # fmt: skip
+        count, returns, lengths = rollout.ended.tolist()
+        if count and self.ep_info_buffer is not None:
+            self.ep_info_buffer.append({"r": returns / count, "l": lengths / count, "t": 0.0})
+        callback.on_rollout_end()
+        return True
+
+    # -- update ------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """One PPO update from the rollout on the device."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+        rollout = self.rollout
+        size = rollout.steps * rollout.num_envs
+        data = {
+            name: getattr(rollout, name).reshape(size, *getattr(rollout, name).shape[2:])
+            for name in ("observations", "actions", "log_probs", "advantages", "returns")
+        }
+        sums = torch.zeros(5, device=rollout.rewards.device)
+        batches = 0
+        for _ in range(self.n_epochs):
+            for index in torch.randperm(size, device=sums.device).split(self.batch_size):
+                batch = {name: values[index] for name, values in data.items()}
+                sums += self._minibatch(batch, clip_range)
+                batches += 1
+            self._n_updates += 1
+        policy_loss, value_loss, entropy, kl, clipped = (sums / batches).tolist()
+        values, returns = rollout.values.flatten(), rollout.returns.flatten()
+        explained = 1.0 - ((returns - values).var() / returns.var().clamp(min=1e-12)).item()
+        record = self.logger.record
+        record("train/policy_gradient_loss", policy_loss)
+        record("train/value_loss", value_loss)
+        record("train/entropy_loss", -entropy)
+        record("train/approx_kl", kl)
+        record("train/clip_fraction", clipped)
+        record("train/explained_variance", explained)
+        record("train/std", self.policy.log_std.exp().mean().item())
+        record("train/n_updates", self._n_updates, exclude="tensorboard")
+        record("train/clip_range", clip_range)
+
+    def _minibatch(self, batch: dict[str, torch.Tensor], clip_range: float) -> torch.Tensor:
+        """One gradient step. Returns policy loss, value loss, entropy, approximate KL and clipped fraction, [5]."""
+        policy = self.policy
+        features = policy.extract_features(batch["observations"])
+        assert isinstance(features, torch.Tensor) and isinstance(policy.log_std, torch.Tensor)
+        mean = policy.action_net(policy.mlp_extractor.forward_actor(features))
+        std = policy.log_std.exp().expand_as(mean)
+        values = policy.value_net(policy.mlp_extractor.forward_critic(features)).squeeze(-1)
+        log_prob = _log_prob(batch["actions"], mean, std)
+        entropy = (0.5 + 0.5 * LOG_2PI + policy.log_std).sum()
+
+        advantages = batch["advantages"]
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        log_ratio = log_prob - batch["log_probs"]
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+        policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
+        value_loss = functional.mse_loss(batch["returns"], values)
+        loss = policy_loss - self.ent_coef * entropy + self.vf_coef * value_loss
+        policy.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(policy.parameters(), self.max_grad_norm)
+        policy.optimizer.step()
+        with torch.no_grad():
+            kl = ((ratio - 1.0) - log_ratio).mean()
+            outside = ((ratio - 1.0).abs() > clip_range).float().mean()
+            return torch.stack((policy_loss, value_loss, entropy, kl, outside))
+
+
+def _log_prob(action: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Log density of a diagonal Gaussian, [N, n] -> [N]."""
+    return (-0.5 * ((action - mean) / std).square() - std.log() - 0.5 * LOG_2PI).sum(1)

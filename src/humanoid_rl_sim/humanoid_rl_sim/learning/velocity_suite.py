@@ -1,0 +1,245 @@
+"""The evaluation suite velocity-v1: does a walking policy follow every command, on every floor, pushed and loaded?
+
+Always in MuJoCo on the CPU with every collision shape, so never in the engine of a GPU training and never on the
+training's simplified contacts. The policy sees noisy sensors as in training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from humanoid_rl_core.robot import load_robot
+
+from humanoid_rl_sim.learning.actor import Actor, run_episodes
+from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
+from humanoid_rl_sim.tasks.configuration import (
+    LatencyConfig,
+    PushConfig,
+    RandomisationConfig,
+    Range,
+    TaskConfig,
+)
+from humanoid_rl_sim.tasks.environment import Environment
+
+NAME = "velocity-v1"
+COMMANDS = tuple(itertools.product((-0.5, 0.0, 0.5, 1.0), (-0.3, 0.0, 0.3), (-0.5, 0.0, 0.5)))
+"""vx m/s, vy m/s, yaw rate rad/s."""
+REPETITIONS = 9
+"""Episodes per command: 324 in all."""
+EPISODE = 20.0
+"""s."""
+PUSHES = PushConfig(interval=Range(5.0, 5.0), speed=Range(0.5, 0.5))
+RANDOMISATION = RandomisationConfig(friction=Range(0.4, 1.2), payload=Range(-2.0, 2.0))
+LATENCY = LatencyConfig(action=Range(0.0, 0.02))
+VELOCITY_ERROR, YAW_RATE_ERROR = 0.25, 0.3
+"""m/s and rad/s: what the mean error of a successful episode stays below."""
+STRIDE = 0.5
+"""s: velocities are averaged over about a stride before they are compared, because every gait sways."""
+START = 1.0
+"""s after the start that are not judged: nobody walks at 1 m/s from the first step."""
+PUSH_SWEEP = tuple(np.round(np.arange(0.25, 3.01, 0.25), 2).tolist())
+"""m/s."""
+SWEEP_EPISODES = 24
+SURVIVED = 0.9
+"""Fraction of the sweep's episodes that must survive a push for it to count as survived."""
+
+
+@dataclasses.dataclass
+class Trajectory:
+    """What is measured of every episode, [N] each, sums over judged steps."""
+
+    velocity_error: torch.Tensor
+    yaw_rate_error: torch.Tensor
+    power: torch.Tensor
+    action_rate: torch.Tensor
+    slip: torch.Tensor
+    peak_torque: torch.Tensor
+    """[N, n] largest |torque| relative to the effort limit."""
+    fell: torch.Tensor
+
+
+def condition(task: TaskConfig) -> TaskConfig:
+    """The task under the suite's conditions; rewards and observation are its own."""
+    return dataclasses.replace(
+        task, push=PUSHES, randomisation=RANDOMISATION, latency=LATENCY, episode_length=10 * EPISODE
+    )
+
+
+def run(
+    task: TaskConfig, make_actor: Callable[[Environment], Actor], commands: np.ndarray, *, seed: int
+) -> Trajectory:
+    """One episode per row of `commands` [N, 3] under the suite's conditions."""
+    task = condition(task)
+    n, period = len(commands), task.control_period
+    environment = _environment(task, n, seed)
+    command = torch.as_tensor(commands, dtype=torch.float32)
+    environment.set_command(command)
+    window, skipped = round(STRIDE / period), round(START / period)
+    recent: list[torch.Tensor] = []
+    result = Trajectory(
+        velocity_error=torch.zeros(n),
+        yaw_rate_error=torch.zeros(n),
+        power=torch.zeros(n),
+        action_rate=torch.zeros(n),
+        slip=torch.zeros(n),
+        peak_torque=torch.zeros(n, len(environment.robot.joint_names)),
+        fell=torch.zeros(n, dtype=torch.bool),
+    )
+    steps = round(EPISODE / period)
+
+    def on_step(step: int, outcome: Any) -> None:
+        view, state = environment.view, environment.simulator.state
+        result.fell |= outcome.terminated
+        recent.append(torch.cat((view.base_lin_vel_yaw[:, :2], state.base_ang_vel[:, 2:3]), 1))
+        del recent[:-window]
+        if step < skipped:
+            return
+        error = torch.stack(recent).mean(0) - command
+        result.velocity_error += error[:, :2].norm(dim=1)
+        result.yaw_rate_error += error[:, 2].abs()
+        result.power += (state.joint_torque * state.joint_vel).abs().sum(1)
+        result.action_rate += (view.action - view.last_action).abs().mean(1)
+        speed = state.foot_vel[:, :, :2].norm(dim=2) * state.foot_contact
+        result.slip += speed.sum(1) / state.foot_contact.sum(1).clamp(min=1)
+        peak = state.joint_torque.abs() / view.effort_limit
+        result.peak_torque.copy_(torch.maximum(result.peak_torque, peak))
+
+    try:
+        run_episodes(environment, make_actor(environment), steps, on_step)
+    finally:
+        environment.close()
+    for name in ("velocity_error", "yaw_rate_error", "power", "action_rate", "slip"):
+        getattr(result, name).div_(steps - skipped)
+    return result
+
+
+def evaluate(
+    task: TaskConfig,
+    make_actor: Callable[[Environment], Actor],
+    *,
+    seed: int = 0,
+    repetitions: int = REPETITIONS,
+    sweep_episodes: int = SWEEP_EPISODES,
+) -> dict[str, Any]:
+    """The whole suite. Returns the contents of evaluation.json."""
+    commands = np.repeat(np.array(COMMANDS), repetitions, axis=0)
+    measured = run(task, make_actor, commands, seed=seed)
+    stays = ~measured.fell
+    follows = (measured.velocity_error < VELOCITY_ERROR) & (measured.yaw_rate_error < YAW_RATE_ERROR)
+    success = (stays & follows).reshape(-1, repetitions)
+    names = load_robot(task.robot, task.variant).joint_names
+    peak = measured.peak_torque[stays].amax(0) if bool(stays.any()) else torch.full((len(names),), math.nan)
+
+    def mean(values: torch.Tensor, chosen: torch.Tensor = stays) -> float:
+        return float(values[chosen].mean()) if bool(chosen.any()) else math.nan
+
+    def of(values: torch.Tensor, i: int) -> float:
+        rows = torch.zeros_like(stays)
+        rows[i * repetitions : (i + 1) * repetitions] = True
+        return mean(values, rows & stays)
+
+    return {
+        "task": task.name,
+        "kind": "velocity",
+        "suite": NAME,
+        "simulator": "mujoco",
+        "episodes": len(commands),
+        "seed": seed,
+        "success": float(success.float().mean()),
+        "survival": float(stays.float().mean()),
+        "velocity_error_mps": mean(measured.velocity_error),
+        "yaw_rate_error_radps": mean(measured.yaw_rate_error),
+        "power_w": mean(measured.power),
+        "action_rate": mean(measured.action_rate),
+        "foot_slip_mps": mean(measured.slip),
+        "peak_torque_of_limit": dict(zip(names, np.round(peak.tolist(), 3).tolist(), strict=True)),
+        "largest_push_survived_mps": {
+            "standing": largest_push(task, make_actor, (0.0, 0.0, 0.0), seed=seed, episodes=sweep_episodes),
+            "walking": largest_push(task, make_actor, (0.5, 0.0, 0.0), seed=seed, episodes=sweep_episodes),
+        },
+        "conditions": [
+            {
+                "vx": command[0],
+                "vy": command[1],
+                "yaw_rate": command[2],
+                "success": float(success[i].float().mean()),
+                "velocity_error_mps": of(measured.velocity_error, i),
+                "yaw_rate_error_radps": of(measured.yaw_rate_error, i),
+            }
+            for i, command in enumerate(COMMANDS)
+        ],
+    }
+
+
+def largest_push(
+    task: TaskConfig,
+    make_actor: Callable[[Environment], Actor],
+    command: tuple[float, float, float],
+    *,
+    seed: int,
+    episodes: int,
+) -> float:
+    """Largest sudden change of the base's velocity in m/s that `SURVIVED` of the episodes survive, and every smaller
+    one of `PUSH_SWEEP`; from all directions, 3 s after the start, on the nominal robot."""
+    n = episodes * len(PUSH_SWEEP)
+    environment = _environment(task, n, seed, training=False)
+    environment.max_episode_steps = 1 << 30
+    environment.set_command(torch.tensor(command).repeat(n, 1))
+    speed = torch.tensor(PUSH_SWEEP).repeat_interleave(episodes)
+    direction = 2.0 * math.pi * torch.arange(episodes).repeat(len(PUSH_SWEEP)) / episodes
+    delta = torch.stack((speed * torch.cos(direction), speed * torch.sin(direction), 0.0 * speed), 1)
+    fell = torch.zeros(n, dtype=torch.bool)
+    push_step = round(3.0 / task.control_period)
+
+    def on_step(step: int, outcome: Any) -> None:
+        nonlocal fell
+        fell = fell | outcome.terminated
+        if step == push_step:
+            environment.simulator.add_base_velocity(torch.ones(n, dtype=torch.bool), delta)
+
+    try:
+        run_episodes(environment, make_actor(environment), round(7.0 / task.control_period), on_step)
+    finally:
+        environment.close()
+    survived = 0.0
+    for size, fraction in zip(
+        PUSH_SWEEP, (~fell).float().reshape(-1, episodes).mean(1).tolist(), strict=True
+    ):
+        if fraction < SURVIVED:
+            break
+        survived = size
+    return survived
+
+
+def _environment(task: TaskConfig, n: int, seed: int, *, training: bool = True) -> Environment:
+    robot = load_robot(task.robot, task.variant)
+    simulator = MujocoSimulator(robot, n, timestep=task.physics_timestep, collision="full")
+    return Environment(task, simulator, seed=seed, training=training)
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """A result in lines."""
+    pushes, torque = result["largest_push_survived_mps"], result["peak_torque_of_limit"]
+    hardest = max(torque, key=lambda name: torque[name])
+    lines = [
+        f"{result['suite']}: success {result['success']:.1%} of {result['episodes']} episodes "
+        f"(stayed up in {result['survival']:.1%})",
+        f"mean error {result['velocity_error_mps']:.3f} m/s, {result['yaw_rate_error_radps']:.3f} rad/s; "
+        f"power {result['power_w']:.0f} W, action rate {result['action_rate']:.2f}, "
+        f"slip {result['foot_slip_mps']:.3f} m/s",
+        f"peak torque {torque[hardest]:.0%} of the limit ({hardest}); largest push survived "
+        f"{pushes['standing']:g} m/s standing, {pushes['walking']:g} m/s walking",
+        "    vx    vy  yaw   success  m/s    rad/s",
+    ]
+    lines += [
+        f"{row['vx']:6.1f}{row['vy']:6.1f}{row['yaw_rate']:5.1f}{row['success']:9.0%}"
+        f"{row['velocity_error_mps']:7.3f}{row['yaw_rate_error_radps']:8.3f}"
+        for row in result["conditions"]
+    ]
+    return lines

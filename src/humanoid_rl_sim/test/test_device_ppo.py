@@ -1,0 +1,135 @@
+"""The learner on the device is stable-baselines3's PPO: same loss, same checkpoints, same time limits."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from humanoid_rl_core.robot import load_robot
+from humanoid_rl_sim.learning.configuration import load_training_config
+from humanoid_rl_sim.learning.device_ppo import DevicePPO, DeviceRollout
+from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
+from humanoid_rl_sim.learning.training import make_model
+from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
+from humanoid_rl_sim.tasks.configuration import load_task
+from humanoid_rl_sim.tasks.environment import Environment
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.logger import configure
+
+N, STEPS = 16, 6
+
+
+@pytest.fixture
+def env():
+    task = load_task("walk")
+    vec_env = Sb3VecEnv(
+        Environment(task, MujocoSimulator(load_robot(), N, timestep=task.physics_timestep), seed=2)
+    )
+    yield vec_env
+    vec_env.close()
+
+
+def learner(env: Sb3VecEnv, kind: str):
+    overrides = {"learner": kind, "num_envs": str(N), "ppo.rollout_steps": str(STEPS), "ppo.minibatches": "1"}
+    config = load_training_config("walk", {**overrides, "ppo.epochs": "1"})
+    model = make_model(config, env)
+    model.set_logger(configure(None, []))
+    return model
+
+
+def test_one_update_moves_the_parameters_as_plain_sb3_does(env):
+    device, plain = learner(env, "device"), learner(env, "sb3")
+    device.learn(N * STEPS)
+    before = copy.deepcopy(plain.policy.state_dict())
+    device.policy.load_state_dict(before)
+    device.policy.optimizer = type(device.policy.optimizer)(
+        device.policy.parameters(), **plain.policy.optimizer.defaults
+    )
+    device.collect_rollouts(device.env, _Silent(device), None, STEPS)
+    rollout, buffer = device.rollout, plain.rollout_buffer
+    for name in ("observations", "actions", "rewards", "values", "log_probs", "advantages", "returns"):
+        getattr(buffer, name)[:] = getattr(rollout, name).numpy()
+    buffer.full = True
+    device.train()
+    plain.train()
+    moved = 0.0
+    for (name, mine), (_, theirs) in zip(
+        device.policy.named_parameters(), plain.policy.named_parameters(), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, atol=2e-6, rtol=1e-4, msg=name)
+        moved += float((mine - before[name]).abs().max())
+    assert moved > 0.0
+    ours, reference = device.logger.name_to_value, plain.logger.name_to_value
+    for name in ("value_loss", "approx_kl", "clip_fraction", "entropy_loss", "std", "explained_variance"):
+        assert ours[f"train/{name}"] == pytest.approx(reference[f"train/{name}"], rel=1e-3, abs=1e-5), name
+
+
+class _Silent:
+    """A callback that lets everything go on."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def on_rollout_start(self):
+        pass
+
+    on_rollout_end = on_rollout_start
+
+    def update_locals(self, values):
+        pass
+
+    def on_step(self):
+        return True
+
+
+def test_advantages_are_those_of_sb3s_buffer():
+    generator = torch.Generator().manual_seed(1)
+    rollout = DeviceRollout(STEPS, N, 3, 2, torch.device("cpu"))
+    rollout.rewards.copy_(torch.rand(STEPS, N, generator=generator))
+    rollout.values.copy_(torch.rand(STEPS, N, generator=generator))
+    rollout.done.copy_((torch.rand(STEPS, N, generator=generator) < 0.3).float())
+    rollout.truncated.copy_(rollout.done * (torch.rand(STEPS, N, generator=generator) < 0.5))
+    last, final = torch.rand(N, generator=generator), torch.rand(STEPS, N, generator=generator)
+    rollout.estimate_advantages(last, final, 0.99, 0.95)
+
+    import gymnasium
+
+    box = gymnasium.spaces.Box(-1, 1, (3,))
+    buffer = RolloutBuffer(STEPS, box, box, gamma=0.99, gae_lambda=0.95, n_envs=N)
+    buffer.rewards[:] = (rollout.rewards + 0.99 * final * rollout.truncated).numpy()
+    buffer.values[:] = rollout.values.numpy()
+    started = torch.cat((torch.zeros(1, N), rollout.done[:-1]))
+    buffer.episode_starts[:] = started.numpy()
+    buffer.compute_returns_and_advantage(last[:, None], rollout.done[-1].numpy())
+    np.testing.assert_allclose(rollout.advantages.numpy(), buffer.advantages, atol=1e-5)
+    np.testing.assert_allclose(rollout.returns.numpy(), buffer.returns, atol=1e-5)
+
+
+def test_checkpoint_loads_in_plain_sb3_and_here_again(env, tmp_path: Path):
+    model = learner(env, "device")
+    model.learn(2 * N * STEPS)
+    model.save(tmp_path / "model.zip")
+    observation = (
+        np.random.default_rng(0).normal(size=(4, model.observation_space.shape[0])).astype(np.float32)
+    )
+    expected, _ = model.predict(observation, deterministic=True)
+    plain = PPO.load(tmp_path / "model.zip", env=env)
+    assert type(plain) is PPO
+    np.testing.assert_array_equal(plain.predict(observation, deterministic=True)[0], expected)
+    plain.learn(plain.num_timesteps + N * STEPS, reset_num_timesteps=False)
+    again = DevicePPO.load(tmp_path / "model.zip", env=env)
+    assert (
+        again.policy.optimizer.state_dict()["state"].keys()
+        == model.policy.optimizer.state_dict()["state"].keys()
+    )
+    again.learn(N * STEPS, reset_num_timesteps=False)
+    assert again.num_timesteps == 3 * N * STEPS
+
+
+def test_state_dependent_exploration_is_refused(env):
+    with pytest.raises(ValueError, match="plain PPO"):
+        DevicePPO("MlpPolicy", env, n_steps=STEPS, batch_size=N, use_sde=True)
