@@ -80,7 +80,7 @@ $(VENV)/.ros: $(VENV)/.base requirements/ros.txt tools/prepare_ros_wheels.py
 	fi
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.base requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.base requirements/dev.txt requirements/gpu.txt
 	@$(VENV)/bin/pip install -q --disable-pip-version-check -r requirements/dev.txt -c requirements/constraints.txt
 	touch $@
 

@@ -26,7 +26,7 @@ CHECKPOINT_PATIENCE = 60.0
 ARGUMENTS = [
     DeclareLaunchArgument("task", default_value="stand", choices=task_names(), description="What to learn."),
     DeclareLaunchArgument(
-        "sim", default_value=SIMULATORS[0], choices=list(SIMULATORS), description="Simulator to learn in."
+        "sim", default_value="", choices=["", *SIMULATORS], description="Simulator to learn in; empty: the task's."
     ),
     DeclareLaunchArgument(
         "num_envs", default_value="", description="Environments stepped together; empty: the task's."
@@ -63,7 +63,8 @@ def bring_up(context: LaunchContext) -> list[Any]:
         # What was not asked for is the run's own, which training insists on.
         config = resumed_config(from_yaml(run_dir / "config.yaml"), given)
     else:
-        config = load_training_config(chosen["task"], {**given, "sim": chosen["sim"]})
+        given |= {"sim": chosen["sim"]} if chosen["sim"] else {}
+        config = load_training_config(chosen["task"], given)
     task = load_task(config.task)
     return [
         # Its preview is a /joint_states, which must not reach a robot's network.

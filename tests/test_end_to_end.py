@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from humanoid_rl.deployment import LaunchProcess, Recorder, bring_up, confined, run_deployment
+from humanoid_rl.drive import MINUTE, drive
 from humanoid_rl.operator_client import Operator, polled_qos
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot
@@ -182,6 +183,31 @@ def test_robot_stands_up_runs_and_survives_a_push(
     assert abs(np.median(result["tick_period_s"]) - 0.02) < 0.002
     assert result["host_period_error_s"]["p50"] < CYCLE
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_walking_policy_follows_a_minute_of_commands(tmp_path: Path, domain: int) -> None:
+    """velocity-v1's limits, over ROS 2: twin, host and policy node in real time, every change of command included."""
+    arguments = {"policy": "g1_walk", "viewer": "none", "auto_start": "false"}
+    with (
+        confined(domain),
+        LaunchProcess("deploy", arguments, tmp_path / "launch.log", domain) as launch,
+        Operator("drive") as operator,
+    ):
+        recorder = Recorder(operator, time.monotonic())
+
+        def watch() -> None:
+            launch.check_alive()
+            recorder.sample()
+            assert not recorder.fallen and not recorder.recording.stops, recorder.recording.events
+
+        operator.while_waiting = lambda: (launch.check_alive(), recorder.sample())[-1]
+        bring_up(operator, recorder)
+        operator.start()
+        tracking = drive(operator.observer, MINUTE, watch)
+    print(tracking)
+    assert tracking.distance > 15.0
+    assert tracking.velocity_error < 0.25 and tracking.yaw_rate_error < 0.3
+    assert launch.left_behind == {}
 
 
 def test_killed_policy_node_means_damping_within_60_ms_and_ends_the_launch(deployment: Deployment) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from humanoid_rl_core.robot import load_robot
 from humanoid_rl_sim.learning.configuration import load_training_config
 from humanoid_rl_sim.learning.device_ppo import DevicePPO, DeviceRollout
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
-from humanoid_rl_sim.learning.training import make_model
+from humanoid_rl_sim.learning.training import make_model, train
 from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
 from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.tasks.environment import Environment
@@ -61,7 +63,7 @@ def test_one_update_moves_the_parameters_as_plain_sb3_does(env):
         device.policy.named_parameters(), plain.policy.named_parameters(), strict=True
     ):
         torch.testing.assert_close(mine, theirs, atol=2e-6, rtol=1e-4, msg=name)
-        moved += float((mine - before[name]).abs().max())
+        moved += float((mine.detach() - before[name]).abs().max())
     assert moved > 0.0
     ours, reference = device.logger.name_to_value, plain.logger.name_to_value
     for name in ("value_loss", "approx_kl", "clip_fraction", "entropy_loss", "std", "explained_variance"):
@@ -128,6 +130,21 @@ def test_checkpoint_loads_in_plain_sb3_and_here_again(env, tmp_path: Path):
     )
     again.learn(N * STEPS, reset_num_timesteps=False)
     assert again.num_timesteps == 3 * N * STEPS
+
+
+def test_a_run_on_the_device_is_resumed(tmp_path: Path):
+    overrides = {
+        "sim": "mujoco", "learner": "device", "num_envs": "8", "steps": "192", "evaluation_interval": "128",
+        "evaluation_episodes": "2", "checkpoint_interval": "64", "ppo.rollout_steps": "8", "ppo.hidden_sizes": "[16]",
+        "ppo.critic_hidden_sizes": "[16]",
+    }  # fmt: skip
+    config = load_training_config("walk", overrides)
+    train(config, tmp_path / "run")
+    best = train(dataclasses.replace(config, steps=320), tmp_path / "run", resume=True)
+    rows = list(csv.DictReader((tmp_path / "run" / "progress.csv").open()))
+    assert [int(row["steps"]) for row in rows] == [64, 128, 192, 256, 320]
+    assert all(np.isfinite(float(row["value_loss"])) for row in rows)
+    assert PPO.load(best).num_timesteps > 0
 
 
 def test_state_dependent_exploration_is_refused(env):

@@ -277,3 +277,14 @@ def test_yaw_frame_velocity_is_the_base_velocity_without_tilt(make):
     state.base_lin_vel[0] = torch.tensor([0.4 * math.cos(yaw), 0.4 * math.sin(yaw), 0.1])
     environment._update_orientation()
     torch.testing.assert_close(view.base_lin_vel_yaw[0], torch.tensor([0.4, 0.0, 0.1]), atol=1e-6, rtol=0)
+
+
+def test_pushes_grow_with_the_training(make):
+    task = load_task("walk")
+    push = dataclasses.replace(task.push, speed=Range(0.5, 0.5), full_strength_at=0.4)
+    environment = make(dataclasses.replace(task, push=push))
+    for progress, expected in ((0.0, 0.0), (0.2, 0.25), (0.4, 0.5), (1.0, 0.5)):
+        environment.training_progress.fill_(progress)
+        environment.reset()
+        speed = environment._push_delta.norm(dim=1)
+        torch.testing.assert_close(speed, torch.full_like(speed, expected))

@@ -383,7 +383,9 @@ def test_observation_statistics_are_those_of_all_batches_together(model, adapt_a
     environment = model.get_env().environment
     space, _ = make_spaces(environment, privileged=True)
     task = load_task("stand")
-    normaliser = ObservationNormaliser(space, make_policy_graph(task, environment.robot), adapt_actor=adapt_actor)
+    normaliser = ObservationNormaliser(
+        space, make_policy_graph(task, environment.robot), adapt_actor=adapt_actor
+    )
     graph = normaliser.graph
     generator = np.random.default_rng(0)
     batches = [

@@ -396,7 +396,9 @@ def train(
     task = load_task(config.task)
     robot = load_robot(task.robot, task.variant)
     if torch.cuda.is_available():
-        torch.set_float32_matmul_precision("high")  # TF32: ten times the speed, and noise far below the gradient's
+        torch.set_float32_matmul_precision(
+            "high"
+        )  # TF32: ten times the speed, and noise far below the gradient's
     simulator = make_simulator(config.sim, robot, config.num_envs, timestep=task.physics_timestep)
     environment = Environment(task, simulator, seed=config.seed)
     env = Sb3VecEnv(environment)

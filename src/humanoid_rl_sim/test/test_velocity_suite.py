@@ -1,0 +1,86 @@
+"""velocity-v1 fails who falls, passes who follows, and says where."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from humanoid_rl_core.onnx_policy import OnnxPolicy
+from humanoid_rl_core.resources import share_dir
+from humanoid_rl_core.robot import load_robot
+from humanoid_rl_sim.learning import velocity_suite
+from humanoid_rl_sim.learning.actor import GraphActor, OnnxActor, baseline_graph
+from humanoid_rl_sim.tasks.configuration import Range, load_task
+
+WALK = load_task("walk")
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(velocity_suite, "EPISODE", 4.0)
+    monkeypatch.setattr(velocity_suite, "COMMANDS", ((0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (0.0, 0.3, 0.5)))
+    monkeypatch.setattr(velocity_suite, "PUSH_SWEEP", (0.25, 5.0))
+
+
+def walker(environment):
+    policy = OnnxPolicy(share_dir() / "policies" / "g1_walk.onnx", load_robot())
+    return OnnxActor(policy, environment.num_envs)
+
+
+def test_the_gains_alone_fall(short):
+    result = velocity_suite.evaluate(
+        WALK, lambda env: GraphActor(baseline_graph(env.graph)), repetitions=2, sweep_episodes=2
+    )
+    assert result["success"] == result["survival"] == 0.0 and np.isnan(result["velocity_error_mps"])
+    assert result["largest_push_survived_mps"] == {"standing": 0.0, "walking": 0.0}
+    assert any("nan" in line for line in velocity_suite.table(result))
+
+
+def test_the_shipped_policy_walks(short):
+    result = velocity_suite.evaluate(WALK, walker, repetitions=3, sweep_episodes=4)
+    assert result["success"] == 1.0 and result["episodes"] == 9
+    assert [(row["vx"], row["vy"], row["yaw_rate"]) for row in result["conditions"]] == list(
+        velocity_suite.COMMANDS
+    )
+    assert 0.0 < result["velocity_error_mps"] < 0.25 and 0.0 < result["yaw_rate_error_radps"] < 0.3
+    assert result["largest_push_survived_mps"] == {"standing": 0.25, "walking": 0.25}  # nobody survives 5 m/s
+    assert 0.3 < max(result["peak_torque_of_limit"].values()) <= 1.0 + 1e-6
+    assert 50.0 < result["power_w"] < 1000.0
+
+
+def test_a_robot_that_stands_does_not_follow(short):
+    """Standing through an episode is no success where something else was asked for."""
+    standing = dataclasses.replace(
+        WALK, command=dataclasses.replace(WALK.command, vx=Range(0, 0), vy=Range(0, 0), yaw_rate=Range(0, 0))
+    )  # the graph clamps every command to zero
+    measured = velocity_suite.run(
+        standing,
+        lambda env: _Deaf(walker(env)),
+        np.repeat(np.array([[0.5, 0.0, 0.0]]), 3, axis=0),
+        seed=1,
+    )
+    assert not measured.fell.any()
+    assert (measured.velocity_error > velocity_suite.VELOCITY_ERROR).all()
+
+
+class _Deaf:
+    """The walker, told to stand whatever is commanded."""
+
+    def __init__(self, actor):
+        self._actor = actor
+
+    def act(self, environment, observation, started):
+        command = environment.view.command
+        environment.view.command = 0.0 * command
+        action = self._actor.act(environment, observation, started)
+        environment.view.command = command
+        return action
+
+
+def test_conditions_are_those_of_the_suite_whatever_the_task_trains_with():
+    task = velocity_suite.condition(dataclasses.replace(WALK, push=None))
+    assert task.push == velocity_suite.PUSHES and task.push.full_strength_at == 0.0
+    assert (task.randomisation.payload.lower, task.randomisation.payload.upper) == (-2.0, 2.0)
+    assert task.latency.action.upper == 0.02
+    assert len(velocity_suite.COMMANDS) * velocity_suite.REPETITIONS >= 300
