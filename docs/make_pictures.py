@@ -1,5 +1,6 @@
 """Makes the pictures of the documentation from the running software: python docs/make_pictures.py [POLICY]
 
+../policies/NAME/curves.png: the learning curves of every policy that ships, from its record.
 images/web_view.png: the browser view of a deployment on the simulated robot, through deploy.launch.py, the
 policy running. POLICY is what deploy.launch.py takes; without it the one that ships.
 """
@@ -13,14 +14,17 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from humanoid_rl.browser import Browser
 from humanoid_rl.deployment import LaunchProcess, Recorder, bring_up, confined
 from humanoid_rl.operator_client import Operator
+from humanoid_rl.report_plots import learning_curves
 from humanoid_rl_core.errors import UserError
 
 from humanoid_rl_interfaces.msg import PolicyStatus
 
 IMAGES = Path(__file__).resolve().parent / "images"
+POLICIES = IMAGES.parents[1] / "policies"
 ATTEMPTS = 5
 _CLOSE_NOTICES = "document.querySelectorAll('.mantine-Notification-closeButton').forEach(b => b.click())"
 
@@ -34,6 +38,18 @@ def free_port() -> int:
 def port_open(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def picture_curves() -> None:
+    """Draws what each shipped policy's training record holds."""
+    for record in sorted(POLICIES.glob("*/progress.csv")):
+        tables = []
+        for name in ("progress.csv", "evaluations.csv"):
+            table = np.genfromtxt(record.with_name(name), delimiter=",", names=True)
+            tables.append({column: np.atleast_1d(table[column]) for column in table.dtype.names or ()})
+        path = record.with_name("curves.png")
+        path.write_bytes(learning_curves(*tables, kind="png").data)
+        print(path)
 
 
 def picture_web_view(policy: str, path: Path, domain: int | None) -> None:
@@ -94,8 +110,12 @@ def running_deployment(policy: str, domain: int | None) -> bytes | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Makes the pictures of the documentation.")
     parser.add_argument("policy", nargs="?", default="", help="ONNX file; default: the policy that ships")
+    parser.add_argument("--curves", action="store_true", help="the learning curves alone")
     parser.add_argument("--domain", type=int, help="DDS domain; default: ROS_DOMAIN_ID")
     options = parser.parse_args()
+    picture_curves()
+    if options.curves:
+        return 0
     try:
         picture_web_view(options.policy, IMAGES / "web_view.png", options.domain)
     except (UserError, TimeoutError) as error:

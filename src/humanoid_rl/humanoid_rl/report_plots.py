@@ -77,7 +77,9 @@ def _smooth(values: Array, share: float = 0.03) -> Array:
     return np.where(weights > 0, sums / np.maximum(weights, 1.0), np.nan)
 
 
-def learning_curves(progress: Mapping[str, Array], evaluations: Mapping[str, Array]) -> Image:
+def learning_curves(
+    progress: Mapping[str, Array], evaluations: Mapping[str, Array], *, kind: str = "svg"
+) -> Image:
     """Reward, episode length and periodic evaluation over environment steps; only columns that are there.
 
     progress: columns of progress.csv [R]; evaluations: columns of evaluations.csv [E].
@@ -102,7 +104,7 @@ def learning_curves(progress: Mapping[str, Array], evaluations: Mapping[str, Arr
                 axis.plot(steps, _smooth(values), color=colour, linewidth=1.8)
             axis.set_title(title)
             axis.set_xlabel("million steps")
-        return _encode(figure, "svg")
+        return _encode(figure, kind)
 
 
 def push_survival(sweep: Sequence[Mapping[str, float]], trial: Mapping[str, float] | None) -> Image:

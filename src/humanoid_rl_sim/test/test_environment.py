@@ -288,3 +288,28 @@ def test_pushes_grow_with_the_training(make):
         environment.reset()
         speed = environment._push_delta.norm(dim=1)
         torch.testing.assert_close(speed, torch.full_like(speed, expected))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0e5])
+def test_physics_that_breaks_ends_its_own_episode_and_is_counted(make, value):
+    environment, healthy = make(load_task("walk"), seed=1), make(load_task("walk"), seed=1)
+    for each in (environment, healthy):
+        each.reset()
+    refresh = environment.simulator.refresh
+
+    def break_one() -> None:
+        refresh()
+        environment.simulator.state.joint_vel[1, 3] = value
+        environment.simulator.state.imu_gyro[1] = value
+
+    environment.simulator.refresh = break_one
+    result, expected = (each.step(torch.zeros(N, 29)) for each in (environment, healthy))
+    for field in dataclasses.fields(result):
+        tensor = getattr(result, field.name)
+        assert torch.isfinite(tensor.float()).all(), field.name
+        others = torch.arange(N) != 1
+        if field.name not in ("observation", "privileged"):  # noise and resets draw anew
+            assert torch.equal(tensor[others], getattr(expected, field.name)[others]), field.name
+    assert result.terminated.tolist() == [i == 1 for i in range(N)]
+    assert result.reward[1] == 0.0 and environment.episode_steps[1] == 0
+    assert int(environment.broken_episodes) == 1 and int(healthy.broken_episodes) == 0

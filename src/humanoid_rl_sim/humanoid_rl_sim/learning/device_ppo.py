@@ -218,6 +218,7 @@ class DevicePPO(PPO):
             )  # fmt: skip
         count, returns, lengths = rollout.ended.tolist()
         if count and self.ep_info_buffer is not None:
+            self.ep_info_buffer.clear()  # one entry stands for all that ended in this rollout
             self.ep_info_buffer.append({"r": returns / count, "l": lengths / count, "t": 0.0})
         callback.on_rollout_end()
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import os
 import random
 import time
@@ -78,6 +79,7 @@ class _Run(BaseCallback):
         self.best = float("nan")
         self._elapsed_before = 0.0
         self._rate = self._eta = float("nan")
+        self._broken_seen = 0
 
     # state that a resumed run continues with; saved within the model
     def _state(self) -> dict[str, Any]:
@@ -262,9 +264,20 @@ class _Run(BaseCallback):
                 "value_loss": values.get("train/value_loss", float("nan")),
                 "learning_rate": values.get("train/learning_rate", float("nan")),
                 "action_std": values.get("train/std", float("nan")),
+                "broken_episodes": self._broken_episodes(),
             },
         )
         self.report("training")
+
+    def _broken_episodes(self) -> int:
+        """Since the start or the last resume; told when there are new ones."""
+        count = int(self.environment.broken_episodes)
+        if count > self._broken_seen:
+            logging.getLogger(__name__).warning(
+                "physics broke in %d episodes, which were reset: %d in all", count - self._broken_seen, count
+            )
+            self._broken_seen = count
+        return count
 
     def _episodes(self) -> tuple[float, float]:
         episodes = self.model.ep_info_buffer

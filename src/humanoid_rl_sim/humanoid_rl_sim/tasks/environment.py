@@ -91,6 +91,8 @@ def joint_groups(robot: RobotModel, device: torch.device) -> dict[str, torch.Ten
 PRIVILEGED_SIZE = 3 + 3 + 3 + 1 + 2 + 2 + 2 + 3
 NOMINAL_WEIGHT = 9.81 * 33.34
 """N; only the scale on which the critic sees forces."""
+SENSELESS = 1.0e3
+"""rad/s, m/s or m: an order of magnitude beyond what a falling robot reaches."""
 PUSH_FORESIGHT = 0.5
 """s, time constant with which a coming push enters the critic's view."""
 
@@ -177,6 +179,8 @@ class Environment:
         self._command_left = zeros()
         self._command_is_fixed = False
         self._push_left, self._push_delta = zeros(), zeros(3)
+        self.broken_episodes = torch.zeros((), dtype=torch.long, device=self.device)
+        """Episodes that ended because physics broke, since the start."""
         self.training_progress = torch.zeros((), device=self.device)
         """Fraction of the training that is done; the learner fills it in, in place."""
         self.episode_steps = torch.zeros(n, dtype=torch.long, device=self.device)
@@ -268,12 +272,13 @@ class Environment:
         if self.training and self.task.push is not None:
             self._push()
         self._physics(self.graph.decode(action))
+        broken = self._repair()
         self._recurrent = self.graph.next_state(action, self._frames)
 
         self.episode_steps += 1
         self._update_view()
-        reward = self._reward()
-        terminated = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        reward = torch.where(broken, 0.0, self._reward())
+        terminated = broken
         for _, term in self.termination_terms:
             terminated = terminated | term(view)
         truncated = (self.episode_steps >= self.max_episode_steps) & ~terminated
@@ -293,6 +298,30 @@ class Environment:
             privileged=self._privileged(),
             final_privileged=final_privileged,
         )
+
+    def _repair(self) -> torch.Tensor:
+        """[N] bool: physics came to values that are no numbers, or beyond all sense. They become zeros, the episode
+        ends as failed and is reset, and `broken_episodes` counts it."""
+        state = self.simulator.state
+        worst = torch.stack(
+            [
+                values.flatten(1).abs().amax(1)
+                for values in (
+                    state.joint_vel,
+                    state.base_lin_vel,
+                    state.base_ang_vel,
+                    state.base_pos,
+                    state.joint_pos,
+                )
+            ]
+        ).amax(0)
+        broken = ~(worst < SENSELESS)  # also where it is not a number
+        for values in vars(state).values():
+            if values.is_floating_point():
+                rows = broken.view(-1, *([1] * (values.dim() - 1)))
+                values.masked_fill_(rows, 0.0)
+        self.broken_episodes += broken.sum()
+        return broken
 
     def _physics(self, target: torch.Tensor) -> None:
         delayed = min(self._max_action_delay, self.decimation) if self.training else 0
