@@ -80,8 +80,11 @@ def train(
 ) -> int:
     """Train a policy into runs/<name>. Returns the exit code."""
     from humanoid_rl_sim.learning.configuration import from_yaml, load_training_config, resumed_config
+    from humanoid_rl_sim.learning.ranks import is_main, started_by_torchrun
 
     task, extra = split_items(items, task)
+    if started_by_torchrun() and name is None:
+        raise UserError("train: under torchrun the run needs a --name that all its processes share")
     if resume:
         if name is None:
             raise UserError("train: --resume needs --name, the run to go on with")
@@ -89,10 +92,15 @@ def train(
         config = resumed_config(from_yaml(run_dir / "config.yaml"), {**extra, **overrides})
     else:
         config = load_training_config(task, {**extra, **overrides})
-        run_dir = new_run_dir(name or f"{Path(task).stem}-{time.strftime('%Y%m%d-%H%M%S')}", resume=False)
+        name = name or f"{Path(task).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        # Of several processes one makes the directory, before or after the others look.
+        run_dir = new_run_dir(name, resume=False) if is_main() else runs_dir() / name
 
     from humanoid_rl_sim.learning.training import train as train_run
 
+    if not is_main():
+        train_run(config, run_dir, resume=resume)
+        return 0
     with TrainingDisplay(str(run_dir)) as display:
         best = train_run(config, run_dir, resume=resume, on_progress=display.show)
     print(f"best model: {best}\nexport it:  humanoid-rl export --run {run_dir.name}")

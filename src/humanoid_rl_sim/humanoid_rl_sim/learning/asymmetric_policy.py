@@ -17,6 +17,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
+from humanoid_rl_sim.learning.ranks import ALONE, Ranks
+
 
 class ObservationNormaliser(BaseFeaturesExtractor):
     """Normalises both halves of an observation.
@@ -55,14 +57,17 @@ class ObservationNormaliser(BaseFeaturesExtractor):
         )
 
     @torch.no_grad()
-    def update(self, observations: torch.Tensor) -> None:
-        """Merge `observations` [B, size] into means and variances (Chan et al. 1983)."""
+    def update(self, observations: torch.Tensor, ranks: Ranks = ALONE) -> None:
+        """Merge `observations` [B, size] into means and variances (Chan et al. 1983), those of all ranks together."""
         batch = observations.double()
-        size, count = float(batch.shape[0]), float(self.count)
+        size, count = float(batch.shape[0]) * ranks.size, float(self.count)
         total = count + size
         old_mean = torch.cat((self.graph.obs_mean, self.privileged_mean)).double()
         old_var = torch.cat((self.graph.obs_var, self.privileged_var)).double()
-        mean, var = batch.mean(0), batch.var(0, unbiased=False)
+        mean = batch.mean(0)
+        ranks.mean_(mean)
+        var = (batch - mean).square().mean(0)
+        ranks.mean_(var)
         delta = mean - old_mean
         new_mean = old_mean + delta * (size / total)
         new_var = (old_var * count + var * size + delta.square() * count * size / total) / total

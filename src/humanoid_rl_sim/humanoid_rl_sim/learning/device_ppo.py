@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 from torch.nn import functional
 
+from humanoid_rl_sim.learning.ranks import ALONE, Ranks
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
 from humanoid_rl_sim.tasks.environment import Environment, StepResult
 from humanoid_rl_sim.tasks.graphed import StaticStep
@@ -90,6 +91,8 @@ class DevicePPO(PPO):
     """See the module. The environment must be a `Sb3VecEnv`; state-dependent exploration is not supported."""
 
     rollout: DeviceRollout
+    ranks: Ranks = ALONE
+    """The processes that learn the same parameters; environment steps of all of them count."""
 
     def _setup_model(self) -> None:
         if self.use_sde:
@@ -101,7 +104,7 @@ class DevicePPO(PPO):
     # -- what checkpoints hold ---------------------------------------------------------------------------------
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "rollout", "_step", "_static", "_observation"]
+        return [*super()._excluded_save_params(), "rollout", "ranks", "_step", "_static", "_observation"]
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
         """As plain stable-baselines3 has them: no trace of the graphs in the optimiser's state."""
@@ -205,12 +208,16 @@ class DevicePPO(PPO):
             rollout.position.zero_()
             rollout.ended.zero_()
             callback.on_rollout_start()
+            stop = False
             for _ in range(n_rollout_steps):
                 self._step()
-                self.num_timesteps += env.num_envs
+                self.num_timesteps += env.num_envs * self.ranks.size
                 callback.update_locals(locals())
-                if not callback.on_step():
+                stop = not callback.on_step() or stop
+                if stop and self.ranks.size == 1:
                     return False
+            if self.ranks.any(stop, self.device):
+                return False
             rollout.values.copy_(self._values(rollout.observations))
             rollout.estimate_advantages(
                 self._values(self._observation), self._values(rollout.final_observations),
@@ -244,6 +251,7 @@ class DevicePPO(PPO):
                 sums += self._minibatch(batch, clip_range)
                 batches += 1
             self._n_updates += 1
+        self.ranks.mean_(sums)
         policy_loss, value_loss, entropy, kl, clipped = (sums / batches).tolist()
         values, returns = rollout.values.flatten(), rollout.returns.flatten()
         explained = 1.0 - ((returns - values).var() / returns.var().clamp(min=1e-12)).item()
@@ -280,6 +288,7 @@ class DevicePPO(PPO):
         loss = policy_loss - self.ent_coef * entropy + self.vf_coef * value_loss
         policy.optimizer.zero_grad()
         loss.backward()
+        self.ranks.mean_(*(value.grad for value in policy.parameters() if value.grad is not None))
         nn.utils.clip_grad_norm_(policy.parameters(), self.max_grad_norm)
         policy.optimizer.step()
         with torch.no_grad():

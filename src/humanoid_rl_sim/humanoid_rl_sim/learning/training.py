@@ -31,6 +31,7 @@ from humanoid_rl_sim.learning.asymmetric_policy import AsymmetricPolicy, Observa
 from humanoid_rl_sim.learning.configuration import TrainingConfig, from_yaml, to_yaml
 from humanoid_rl_sim.learning.device_ppo import DevicePPO
 from humanoid_rl_sim.learning.evaluation import score
+from humanoid_rl_sim.learning.ranks import SEED_STRIDE, Ranks, is_main, join, started_by_torchrun
 from humanoid_rl_sim.learning.run_files import append_row, latest_checkpoint, truncate_rows, write_model
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
 from humanoid_rl_sim.learning.training_control import TrainingControl, TrainingProgress
@@ -72,13 +73,16 @@ class _Run(BaseCallback):
         run_dir: Path,
         control: TrainingControl,
         on_progress: Callable[[TrainingProgress], None],
+        ranks: Ranks,
     ) -> None:
         super().__init__()
+        self.ranks = ranks
         self.config, self.run_dir, self.control, self.on_progress = config, run_dir, control, on_progress
         self.task = load_task(config.task)
         self.best = float("nan")
         self._elapsed_before = 0.0
         self._rate = self._eta = float("nan")
+        self._rng: dict[str, Any] | None = None
         self._broken_seen = 0
 
     # state that a resumed run continues with; saved within the model
@@ -104,12 +108,17 @@ class _Run(BaseCallback):
         self._rng = state
 
     def restore_rng(self) -> None:
-        state = getattr(self, "_rng", None)
+        state = self._rng
         if state is not None:
             self.environment.generator.set_state(state["environment_rng"])
             torch.set_rng_state(state["torch_rng"])
             np.random.set_state(state["numpy_rng"])
             random.setstate(state["python_rng"])
+
+    def explore_differently(self) -> None:
+        """Random numbers of this rank's own, also where those of rank 0 came with a checkpoint."""
+        self._rng = None
+        torch.manual_seed(self.config.seed + SEED_STRIDE * self.ranks.rank + int(self._elapsed_before))
 
     @property
     def environment(self) -> Environment:
@@ -142,14 +151,14 @@ class _Run(BaseCallback):
             with torch.no_grad():
                 result = environment.step(action)
             observations.append(torch.cat((result.observation, result.privileged), 1))
-        self.normaliser.update(torch.cat(observations))
+        self.normaliser.update(torch.cat(observations), self.ranks)
 
     def _on_rollout_start(self) -> None:
         if not hasattr(self, "_progress_steps"):
             self._progress_steps = self.num_timesteps
         elif self.num_timesteps > self._progress_steps:
             # The last update is over: its rollout may now shape the statistics of the next.
-            self.normaliser.update(self._rollout_observations())
+            self.normaliser.update(self._rollout_observations(), self.ranks)
             self._write_progress()
             self._fill_in_progress()
             self._adapt_learning_rate()
@@ -216,15 +225,18 @@ class _Run(BaseCallback):
             self._next_checkpoint += self.config.checkpoint_interval
             self.checkpoint()
 
-    def checkpoint(self) -> Path:
+    def checkpoint(self) -> None:
+        if not self.ranks.main:
+            return
         self.model.run_state = self._state()
         path = write_model(self.model, self.run_dir / "checkpoints" / f"step_{self.num_timesteps:010d}.zip")
         for old in sorted(path.parent.glob("step_*.zip"))[:-CHECKPOINTS_KEPT]:
             old.unlink()
         self.control.report_checkpoint(path)
-        return path
 
     def evaluate(self) -> None:
+        if not self.ranks.main:
+            return
         self.report("evaluating")
         graph = actor_graph(self.model.policy).cpu()
         value = score(
@@ -247,6 +259,8 @@ class _Run(BaseCallback):
         self._rate = steps / (now - self._rollout_started)
         self._eta = (self.config.steps - self.num_timesteps) / self._rate
         self._progress_steps = self.num_timesteps
+        if not self.ranks.main:
+            return
         values = self.logger.name_to_value
         for name, value in self.environment.pop_reward_terms().items():
             self.logger.record(f"reward/{name}", value)
@@ -289,6 +303,8 @@ class _Run(BaseCallback):
         )
 
     def report(self, phase: str) -> None:
+        if not self.ranks.main:
+            return
         reward, length = self._episodes()
         self.on_progress(
             TrainingProgress(
@@ -405,7 +421,12 @@ def train(
             f"sim {config.sim} with {config.num_envs} environments needs a CUDA GPU and torch finds none: "
             "use sim mujoco with learner sb3 and num_envs 256"
         )
-    prepare_run_directory(run_dir, config, resume=resume)
+    if started_by_torchrun() and config.learner != "device":
+        raise UserError("torchrun: several processes need learner=device; the plain one learns in one")
+    if is_main():
+        prepare_run_directory(run_dir, config, resume=resume)
+    ranks = join()
+    ranks.wait()
     task = load_task(config.task)
     robot = load_robot(task.robot, task.variant)
     if torch.cuda.is_available():
@@ -413,10 +434,10 @@ def train(
             "high"
         )  # TF32: ten times the speed, and noise far below the gradient's
     simulator = make_simulator(config.sim, robot, config.num_envs, timestep=task.physics_timestep)
-    environment = Environment(task, simulator, seed=config.seed)
+    environment = Environment(task, simulator, seed=config.seed + SEED_STRIDE * ranks.rank)
     env = Sb3VecEnv(environment)
     control.environment = environment
-    run = _Run(config, run_dir, control, on_progress)
+    run = _Run(config, run_dir, control, on_progress, ranks)
     try:
         checkpoint = latest_checkpoint(run_dir) if resume else None
         if checkpoint is not None:
@@ -431,7 +452,14 @@ def train(
         else:
             model = make_model(config, env)
             run.restore(None)
-        model.set_logger(configure(str(run_dir / "tensorboard"), ["tensorboard"]))
+        model.set_logger(
+            configure(str(run_dir / "tensorboard") if ranks.main else None, ["tensorboard"] * ranks.main)
+        )
+        if isinstance(model, TrainedDevicePPO):
+            model.ranks = ranks
+            ranks.share(model.policy)
+        if not ranks.main:
+            run.explore_differently()
         remaining = config.steps - model.num_timesteps
         if remaining <= 0:
             raise UserError(
@@ -454,5 +482,7 @@ def train(
         raise
     finally:
         env.close()
+    ranks.wait()
+    ranks.leave()
     best = run_dir / "best" / "model.zip"
-    return best if best.exists() else run.checkpoint()
+    return best if best.exists() else latest_checkpoint(run_dir) or best
