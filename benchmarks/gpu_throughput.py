@@ -1,9 +1,9 @@
 """What one GPU does: `python benchmarks/gpu_throughput.py [--quick]`.
 
 Three ratios, each measured in this one run. The environment's step over the bare physics: the same model with the
-same randomised properties, from the same states, to the same joint targets, nothing else in the loop; the two take
-turns step by step. PPO training over the environment's step. PPO on the device over plain stable-baselines3 with
-the same environment.
+same randomised properties, from the same states, to the same joint targets (the environment's act after their
+latency), nothing else in the loop; the two take turns step by step. PPO training over the environment's step. PPO on
+the device over plain stable-baselines3 with the same environment.
 """
 
 from __future__ import annotations

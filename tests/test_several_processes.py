@@ -30,8 +30,8 @@ def checked(self):
     plain(self)
     state = [*self.policy.state_dict().values(), torch.tensor([self.logger.name_to_value["train/approx_kl"]])]
     mine = torch.cat([value.detach().double().flatten() for value in state])
-    own = torch.cat((self.rollout.observations.flatten(), self.rollout.actions.flatten())).double()
-    for values, same in ((mine, True), (own, False)):
+    drawn = torch.cat((self.environment.view.command, self.environment._push_delta)).double().flatten()
+    for values, same in ((mine, True), (drawn, False), (self.rollout.actions.double().flatten(), False)):
         all_of = [torch.zeros_like(values) for _ in range(distributed.get_world_size())]
         distributed.all_gather(all_of, values)
         assert torch.equal(all_of[0], all_of[1]) == same, "parameters differ" if same else "robots are the same"
@@ -84,9 +84,14 @@ def test_torchrun_of_the_command_line_and_its_refusals(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("environment", "several", "main"),
-    [({}, False, True), ({"WORLD_SIZE": "1"}, False, True), ({"WORLD_SIZE": "2", "RANK": "1"}, True, False),
-     ({"WORLD_SIZE": "2", "RANK": "0"}, True, True)],
-)  # fmt: skip
+    [
+        ({}, False, True),
+        ({"WORLD_SIZE": "1"}, False, True),
+        ({"WORLD_SIZE": "8"}, False, True),  # a scheduler's, not torchrun's
+        ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}, True, False),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, True, True),
+    ],
+)
 def test_rank_is_known_before_the_others_are_met(environment, several, main):
     from humanoid_rl_sim.learning.ranks import is_main, started_by_torchrun
 

@@ -83,7 +83,10 @@ def build_parser() -> argparse.ArgumentParser:
     which.add_argument("--run", metavar="NAME", help="run below runs/; writes its evaluation.json")
     evaluate.add_argument("--task", help="task (default: the one the policy was trained on)")
     evaluate.add_argument(
-        "--episodes", type=_positive, metavar="N", help="default: 200 pushes, or all 324 of velocity-v1"
+        "--episodes",
+        type=_positive,
+        metavar="N",
+        help="default: 200 pushes, or the 324 of velocity-v1, in steps of 36",
     )
     evaluate.add_argument("--seed", type=_seed, default=0, metavar="N")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from geometry_msgs.msg import TwistStamped
+from humanoid_rl_core.errors import UserError
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 
@@ -68,6 +69,9 @@ def drive(node: Node, script: Sequence[Leg], while_driving: Callable[[], None] =
         node: a node nothing spins.
         script: the legs, one after another.
         while_driving: called every few milliseconds; raises when going on makes no sense.
+
+    Raises:
+        UserError: no odometry came.
     """
     publisher = node.create_publisher(TwistStamped, "/cmd_vel", 10)
     odometry = Polled(node, Odometry, "/ground_truth/odom", depth=20)
@@ -107,6 +111,8 @@ def drive(node: Node, script: Sequence[Leg], while_driving: Callable[[], None] =
         done.set()
         thread.join()
         node.destroy_publisher(publisher)
+    if not errors:
+        raise UserError("nobody publishes /ground_truth/odom: without it there is nothing to compare with")
     table = np.array(errors)
     return Tracking(
         velocity_error=float(np.linalg.norm(table[:, :2], axis=1).mean()),

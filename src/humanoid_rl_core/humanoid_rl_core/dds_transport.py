@@ -46,6 +46,8 @@ def keep_off_shared_memory(environment: MutableMapping[str, str], rmw_implementa
             raise UserError(
                 f"{PROFILE_VARIABLES[0]}={profile} cannot be combined with LOCALHOST discovery here: unset it"
             )
+        if not loopback_profile().is_file():
+            raise UserError(f"{ours} is missing: without it discovery would leave this machine")
         # Under LOCALHOST rmw_fastrtps adds shared memory whatever the profile says.
         environment.pop("ROS_LOCALHOST_ONLY", None)  # rcl warns of it whatever its value
         environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SYSTEM_DEFAULT"

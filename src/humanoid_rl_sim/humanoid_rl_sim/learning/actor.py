@@ -72,18 +72,9 @@ class OnnxActor:
         self._states = np.zeros((num_envs, policy.contract.state_size), np.float32)
 
     def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
-        state, policy = environment.simulator.state, self.policy
+        policy = self.policy
         self._states[started.cpu().numpy()] = 0.0
-        sensors = [
-            tensor.cpu().numpy()
-            for tensor in (
-                state.joint_pos,
-                state.joint_vel,
-                state.imu_gyro,
-                state.imu_quat,
-                environment.view.command,
-            )
-        ]
+        sensors = [tensor.cpu().numpy() for tensor in (*environment.sensors, environment.view.command)]
         actions = np.empty((environment.num_envs, len(policy.contract.joint_names)), np.float32)
         for i in range(environment.num_envs):
             policy.state = self._states[i]

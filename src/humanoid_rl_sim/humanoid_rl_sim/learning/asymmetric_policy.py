@@ -59,7 +59,7 @@ class ObservationNormaliser(BaseFeaturesExtractor):
     @torch.no_grad()
     def update(self, observations: torch.Tensor, ranks: Ranks = ALONE) -> None:
         """Merge `observations` [B, size] into means and variances (Chan et al. 1983), those of all ranks together."""
-        batch = observations.double()
+        batch = observations.to(self.privileged_mean.device).double()
         size, count = float(batch.shape[0]) * ranks.size, float(self.count)
         total = count + size
         old_mean = torch.cat((self.graph.obs_mean, self.privileged_mean)).double()

@@ -82,6 +82,8 @@ class TrainingConfig:
                 f"num_envs x rollout_steps = {self.num_envs * self.ppo.rollout_steps} is not a multiple of "
                 f"minibatches = {self.ppo.minibatches}"
             )
+        if self.learner == "device" and self.ppo.state_dependent_exploration:
+            raise UserError("ppo.state_dependent_exploration needs learner sb3, not device")
         known = task_names()
         if not self.task.endswith((".yaml", ".yml")) and self.task not in known:
             raise UserError(

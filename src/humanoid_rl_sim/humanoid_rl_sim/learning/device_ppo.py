@@ -159,7 +159,8 @@ class DevicePPO(PPO):
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(environment.generator)
-        with torch.cuda.graph(graph):
+        # A preview in another thread may read the device meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._rollout_step()
         self._observation.copy_(torch.cat(self._static.reset(), 1))
         self.rollout.episode_return.zero_()

@@ -1,7 +1,7 @@
 """Evaluation in MuJoCo: how many pushes a policy survives, and how well it follows velocity commands.
 
-Episodes run side by side on the nominal robot without noise. A policy and the baseline see the same starts, pushes
-and commands: every draw comes from the seed alone.
+Episodes run side by side; pushes are judged on the nominal robot without noise. A policy and the baseline see the
+same starts, pushes and commands: every draw comes from the seed alone.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def evaluate_policy(
             config,
             make_actor,
             seed=seed,
-            repetitions=round(episodes / len(velocity_suite.COMMANDS)) or 1
+            repetitions=math.ceil(episodes / len(velocity_suite.COMMANDS))
             if episodes
             else velocity_suite.REPETITIONS,
         )

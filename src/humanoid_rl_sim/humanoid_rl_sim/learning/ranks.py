@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from humanoid_rl_core.errors import UserError
 from torch import distributed
 
 SEED_STRIDE = 1009
@@ -71,7 +72,9 @@ ALONE = Ranks()
 
 def started_by_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is one of several."""
-    return int(environment.get("WORLD_SIZE") or 1) > 1
+    return (
+        int(environment.get("WORLD_SIZE") or 1) > 1 and "RANK" in environment and "LOCAL_RANK" in environment
+    )
 
 
 def is_main(environment: Mapping[str, str] = os.environ) -> bool:
@@ -79,11 +82,20 @@ def is_main(environment: Mapping[str, str] = os.environ) -> bool:
     return not started_by_torchrun(environment) or environment.get("RANK") == "0"
 
 
-def join(environment: Mapping[str, str] = os.environ) -> Ranks:
-    """Meet the other ranks: over NCCL, each on its GPU, or over gloo without GPUs."""
+def join(environment: Mapping[str, str] = os.environ, *, on_gpu: bool) -> Ranks:
+    """Meet the other ranks: over NCCL, each on its GPU, or over gloo where the robots are on the CPU.
+
+    Raises:
+        UserError: the host has fewer GPUs than ranks.
+    """
     if not started_by_torchrun(environment):
         return ALONE
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(environment["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    local = int(environment["LOCAL_RANK"])
+    if on_gpu and local >= torch.cuda.device_count():
+        raise UserError(
+            f"torchrun: {local + 1} processes and {torch.cuda.device_count()} GPUs; one each is needed"
+        )
+    if on_gpu:
+        torch.cuda.set_device(local)
+    distributed.init_process_group("nccl" if on_gpu else "gloo")
     return Ranks(distributed.get_rank(), distributed.get_world_size())

@@ -94,6 +94,7 @@ class _Run(BaseCallback):
             "next_evaluation": self._next_evaluation,
             "environment_rng": self.environment.generator.get_state(),
             "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if self.environment.device.type == "cuda" else None,
             "numpy_rng": np.random.get_state(),
             "python_rng": random.getstate(),
         }
@@ -110,15 +111,20 @@ class _Run(BaseCallback):
     def restore_rng(self) -> None:
         state = self._rng
         if state is not None:
-            self.environment.generator.set_state(state["environment_rng"])
             torch.set_rng_state(state["torch_rng"])
+            if (self.environment.device.type == "cuda") == (state.get("cuda_rng") is not None):
+                self.environment.generator.set_state(state["environment_rng"])
+            if self.environment.device.type == "cuda" and state.get("cuda_rng") is not None:
+                torch.cuda.set_rng_state(state["cuda_rng"])
             np.random.set_state(state["numpy_rng"])
             random.setstate(state["python_rng"])
 
-    def explore_differently(self) -> None:
+    def explore_differently(self, environment: Environment) -> None:
         """Random numbers of this rank's own, also where those of rank 0 came with a checkpoint."""
         self._rng = None
-        torch.manual_seed(self.config.seed + SEED_STRIDE * self.ranks.rank + int(self._elapsed_before))
+        seed = self.config.seed + SEED_STRIDE * self.ranks.rank + int(self._elapsed_before)
+        torch.manual_seed(seed)
+        environment.generator.manual_seed(seed)
 
     @property
     def environment(self) -> Environment:
@@ -425,7 +431,7 @@ def train(
         raise UserError("torchrun: several processes need learner=device; the plain one learns in one")
     if is_main():
         prepare_run_directory(run_dir, config, resume=resume)
-    ranks = join()
+    ranks = join(on_gpu=config.sim in GPU_SIMULATORS and torch.cuda.is_available())
     ranks.wait()
     task = load_task(config.task)
     robot = load_robot(task.robot, task.variant)
@@ -446,7 +452,7 @@ def train(
             except Exception as error:
                 reason = " ".join(str(error).split())
                 raise UserError(f"{checkpoint}: not a usable checkpoint: {reason}") from None
-            for name in ("progress.csv", "evaluations.csv"):
+            for name in ("progress.csv", "evaluations.csv") if ranks.main else ():
                 truncate_rows(run_dir / name, model.num_timesteps)
             run.restore(model.run_state)
         else:
@@ -459,7 +465,7 @@ def train(
             model.ranks = ranks
             ranks.share(model.policy)
         if not ranks.main:
-            run.explore_differently()
+            run.explore_differently(environment)
         remaining = config.steps - model.num_timesteps
         if remaining <= 0:
             raise UserError(

@@ -385,6 +385,11 @@ class Environment:
             self._noisy(state.imu_quat, "imu_quat"),
         )
 
+    @property
+    def sensors(self) -> Sensors:
+        """What the present observation was made of, noise included: the input of an exported policy."""
+        return self._last_sensors
+
     def _noisy(self, value: torch.Tensor, sensor: str) -> torch.Tensor:
         width = self._noise[sensor] if self.training else 0.0
         return value + self._symmetric(width, value.shape[1]) if width > 0.0 else value.clone()

@@ -107,7 +107,7 @@ class StaticState:
 class StaticStep:
     """`Environment.step` at fixed addresses, as a CUDA graph where the device is a GPU.
 
-    The tensors of the result are the same objects at every call and are overwritten by the next one.
+    A result holds until the next call, which may overwrite its tensors.
 
     Args:
         environment: its `reset` is called.
@@ -151,7 +151,7 @@ class StaticStep:
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         self._graph.register_generator_state(self.environment.generator)
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._result = self._run()
 
     def reset(self) -> tuple[torch.Tensor, torch.Tensor]:
