@@ -13,7 +13,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -98,11 +98,11 @@ class _Clock(BaseCallback):
         return True
 
 
-def training_rate(num_envs: int, learner: str, updates: int) -> float:
+def training_rate(num_envs: int, learner: Literal["sb3", "device"], updates: int) -> float:
     """Median environment steps per second of PPO, rollouts and updates."""
     config: TrainingConfig = dataclasses.replace(
         load_training_config(TASK), num_envs=num_envs, learner=learner, sim="mujoco_warp"
-    )  # type: ignore[arg-type]
+    )
     env, clock = Sb3VecEnv(make_environment(num_envs)), _Clock()
     model = make_model(config, env)
     model.set_logger(configure(None, []))

@@ -22,10 +22,9 @@ from torch.nn import functional
 from humanoid_rl_sim.learning.ranks import ALONE, Ranks
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
 from humanoid_rl_sim.tasks.environment import Environment, StepResult
-from humanoid_rl_sim.tasks.graphed import StaticStep
+from humanoid_rl_sim.tasks.graphed import StaticStep, captured
 
 LOG_2PI = float(np.log(2.0 * np.pi))
-WARM_UP_STEPS = 3
 VALUE_CHUNK = 1 << 17
 """Observations the critic judges at once."""
 
@@ -151,17 +150,7 @@ class DevicePPO(PPO):
             self._step = self._captured(environment)
 
     def _captured(self, environment: Environment) -> Callable[[], None]:
-        side = torch.cuda.Stream(environment.device)
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP_STEPS):
-                self._rollout_step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(environment.generator)
-        # A preview in another thread may read the device meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._rollout_step()
+        graph = captured(environment, self._rollout_step)
         self._observation.copy_(torch.cat(self._static.reset(), 1))
         self.rollout.episode_return.zero_()
         self.rollout.episode_length.zero_()

@@ -14,6 +14,7 @@ from humanoid_rl_sim.simulators.contract import InitialState, ModelProperties, S
 from humanoid_rl_sim.simulators.mujoco_model import (
     FOOT_CONTACT_SENSORS,
     Collision,
+    add_sole_sites,
     build_mujoco_spec,
     joint_qpos_address,
     joint_qvel_address,
@@ -176,12 +177,9 @@ def _read_only(array: np.ndarray) -> torch.Tensor:
 
 def _add_foot_sensors(spec: mujoco.MjSpec, robot: RobotModel) -> None:
     """Position and velocity of the middle of each sole, world frame."""
-    for side, link in zip(("left", "right"), robot.foot_links, strict=True):
-        soles = [geom for geom in spec.body(link).geoms if geom.priority > 0]
-        centre = np.mean([geom.pos for geom in soles], axis=0) - [0.0, 0.0, soles[0].size[0]]
-        site = spec.body(link).add_site(name=f"{side}_sole", pos=centre)
+    for side, site in zip(("left", "right"), add_sole_sites(spec, robot), strict=True):
         for name, kind in (
             (f"{side}_foot_pos", mujoco.mjtSensor.mjSENS_FRAMEPOS),
             (f"{side}_foot_vel", mujoco.mjtSensor.mjSENS_FRAMELINVEL),
         ):
-            spec.add_sensor(name=name, type=kind, objtype=mujoco.mjtObj.mjOBJ_SITE, objname=site.name)
+            spec.add_sensor(name=name, type=kind, objtype=mujoco.mjtObj.mjOBJ_SITE, objname=site)

@@ -111,6 +111,16 @@ def sensor_slice(model: mujoco.MjModel, name: str) -> slice:
     return slice(int(sensor.adr[0]), int(sensor.adr[0] + sensor.dim[0]))
 
 
+def add_sole_sites(spec: mujoco.MjSpec, robot: RobotModel) -> tuple[str, ...]:
+    """A site in the middle of each sole, on its surface; their names, left then right."""
+    names = ("left_sole", "right_sole")
+    for name, link in zip(names, robot.foot_links, strict=True):
+        soles = [geom for geom in spec.body(link).geoms if geom.priority > 0]
+        centre = np.mean([geom.pos for geom in soles], axis=0) - [0.0, 0.0, soles[0].size[0]]
+        spec.body(link).add_site(name=name, pos=centre)
+    return names
+
+
 def set_position_gains(model: mujoco.MjModel, gains: Gains) -> None:
     """Turn the torque motors into PD controllers: ctrl becomes the position target in rad, motor order."""
     model.actuator_gainprm[:, 0] = gains.stiffness

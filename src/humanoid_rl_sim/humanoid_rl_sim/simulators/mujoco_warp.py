@@ -21,6 +21,7 @@ from humanoid_rl_sim.simulators.contract import InitialState, ModelProperties, S
 from humanoid_rl_sim.simulators.mujoco_model import (
     FOOT_CONTACT_SENSORS,
     Collision,
+    add_sole_sites,
     build_mujoco_spec,
     joint_qpos_address,
     joint_qvel_address,
@@ -70,10 +71,7 @@ class MujocoWarpSimulator(Simulator):
         wp.init()
         self.robot, self.num_envs, self.timestep = robot, num_envs, timestep
         spec = build_mujoco_spec(robot, timestep=timestep, collision=collision)
-        for side, link in zip(("left", "right"), robot.foot_links, strict=True):
-            soles = [geom for geom in spec.body(link).geoms if geom.priority > 0]
-            centre = np.mean([geom.pos for geom in soles], axis=0) - [0.0, 0.0, soles[0].size[0]]
-            spec.body(link).add_site(name=f"{side}_sole", pos=centre)
+        sole_sites = add_sole_sites(spec, robot)
         self.mj_model = model = spec.compile()
         soles_count = int((model.geom_priority > 0).sum())
         contacts = soles_count if collision == "feet" else CONTACTS_FULL
@@ -106,7 +104,7 @@ class MujocoWarpSimulator(Simulator):
         self._site_pos = view("site_xpos")
         self._soles = index(np.flatnonzero(model.geom_priority > 0))
         self._foot_bodies = index(np.array([model.body(link).id for link in robot.foot_links]))
-        self._foot_sites = index(np.array([model.site(f"{side}_sole").id for side in ("left", "right")]))
+        self._foot_sites = index(np.array([model.site(name).id for name in sole_sites]))
         self._contacts = [sensor_slice(model, name) for name in FOOT_CONTACT_SENSORS]
         imu = model.site(robot.imu_link)
         self._imu_body = int(model.site_bodyid[imu.id])

@@ -10,7 +10,6 @@ step.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -135,24 +134,15 @@ class StaticStep:
         self._state = StaticState(environment, environment.view)
         self._graph: torch.cuda.CUDAGraph | None = None
         if environment.device.type == "cuda" and graph:
-            self._capture()
+            self._graph = captured(environment, self._run_once)
+
+    def _run_once(self) -> None:
+        self._result = self._run()
 
     def _run(self) -> StepResult:
         result = self.environment.step(self.action)
         self._state.settle()
         return result
-
-    def _capture(self) -> None:
-        side = torch.cuda.Stream(self.environment.device)
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP_STEPS):
-                self._run()
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        self._graph.register_generator_state(self.environment.generator)
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._result = self._run()
 
     def reset(self) -> tuple[torch.Tensor, torch.Tensor]:
         """`Environment.reset`."""
@@ -169,9 +159,23 @@ class StaticStep:
         return self._result
 
 
-def clone_result(result: StepResult) -> StepResult:
-    """A step's result that the next step does not overwrite."""
-    return StepResult(**{item.name: getattr(result, item.name).clone() for item in fields(result)})
+def captured(environment: Environment, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """`work`, which steps the environment at fixed addresses, as a CUDA graph.
+
+    It is run a few times first: kernels are compiled and libraries set up outside the capture.
+    """
+    side = torch.cuda.Stream(environment.device)
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP_STEPS):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(environment.generator)
+    # A preview in another thread may read the device meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        work()
+    return graph
 
 
 def _is_tensor_tuple(value: Any) -> bool:
