@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 from humanoid_rl_core.errors import UserError
-from humanoid_rl_core.robot import load_robot
-from humanoid_rl_sim.simulators.registry import make_simulator
 from humanoid_rl_sim.tasks.configuration import (
     LatencyConfig,
     PushConfig,
@@ -18,7 +16,8 @@ from humanoid_rl_sim.tasks.configuration import (
     task_directory,
     task_names,
 )
-from humanoid_rl_sim.tasks.environment import PRIVILEGED_SIZE, Environment
+from humanoid_rl_sim.tasks.environment import Environment
+from humanoid_rl_sim.tasks.making import make_environment
 
 N = 6
 
@@ -45,10 +44,7 @@ def make():
     made: list[Environment] = []
 
     def factory(task: TaskConfig, *, num_envs: int = N, seed: int = 0, training: bool = True) -> Environment:
-        simulator = make_simulator(
-            "mujoco", load_robot(task.robot, task.variant), num_envs, timestep=task.physics_timestep
-        )
-        environment = Environment(task, simulator, seed=seed, training=training)
+        environment = make_environment(task, "mujoco", num_envs, seed=seed, training=training)
         made.append(environment)
         return environment
 
@@ -70,7 +66,7 @@ def test_every_shipped_task_runs_and_stays_finite(make, name):
         action = torch.randn(N, environment.graph.action_size, generator=generator)
         result = environment.step(action)
         assert result.observation.shape == observation.shape == (N, environment.graph.observation_size)
-        assert result.privileged.shape == privileged.shape == (N, PRIVILEGED_SIZE)
+        assert result.privileged.shape == privileged.shape == (N, environment.privileged_size)
         for value in vars(result).values():
             assert torch.isfinite(value.float()).all()
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from humanoid_rl_sim.tasks.environment import PRIVILEGED_SIZE, Environment
+from humanoid_rl_sim.tasks.environment import Environment
 
 
 def make_spaces(
@@ -18,7 +18,7 @@ def make_spaces(
 ) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
     """Observation and action space of one environment; `privileged` appends what only the critic knows."""
     graph = environment.graph
-    size = graph.observation_size + (PRIVILEGED_SIZE if privileged else 0)
+    size = graph.observation_size + (environment.privileged_size if privileged else 0)
     observation = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
     action = gymnasium.spaces.Box(-graph.action_clip, graph.action_clip, (graph.action_size,), np.float32)
     return observation, action

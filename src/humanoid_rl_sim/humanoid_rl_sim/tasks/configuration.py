@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml
+
+from humanoid_rl_sim.tasks.terrain import TerrainConfig
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,10 @@ class TaskConfig:
     """Reward -> its `weight`, its parameters, and its `term` (tasks/rewards.py) where that is not its name."""
     terminations: Mapping[str, Mapping[str, Any]]
     """Termination term -> its named parameters (tasks/terminations.py)."""
+    terrain: TerrainConfig | None = None
+    """The ground; level without."""
+    collision: Literal["feet", "full"] = "feet"
+    """What collides in training: the soles with the ground, or every shape with the ground and the others."""
     robot: str = "g1"
     variant: str = "rev_1_0"
     control_period: float = 0.02
