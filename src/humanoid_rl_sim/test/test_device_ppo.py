@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from humanoid_rl_core.robot import load_robot
+from humanoid_rl_sim.learning import device_ppo
 from humanoid_rl_sim.learning.configuration import load_training_config
 from humanoid_rl_sim.learning.device_ppo import DevicePPO, DeviceRollout
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
@@ -18,9 +19,11 @@ from humanoid_rl_sim.learning.training import make_model, train
 from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
 from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.tasks.environment import Environment
+from humanoid_rl_sim.tasks.graphed import WARM_UP_STEPS, NoHostSync
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import FloatSchedule
 
 N, STEPS = 16, 6
 
@@ -150,3 +153,62 @@ def test_a_run_on_the_device_is_resumed(tmp_path: Path):
 def test_state_dependent_exploration_is_refused(env):
     with pytest.raises(ValueError, match="plain PPO"):
         DevicePPO("MlpPolicy", env, n_steps=STEPS, batch_size=N, use_sde=True)
+
+
+class _Replay:
+    """What `captured` returns, without a GPU: the warm-up runs, then the same work again and again."""
+
+    def __init__(self, work, device):
+        for _ in range(WARM_UP_STEPS):
+            work()
+        self.replay = work
+
+
+def _update(model: DevicePPO, start: dict, *, graphed: bool) -> list[torch.Tensor]:
+    """Parameters, then moments and step counts, after one update from `start`."""
+    model.set_parameters(copy.deepcopy(start))
+    if graphed:
+        model._prepare_update(N * STEPS)
+        model._gradient_step = model._captured_minibatch()
+    torch.manual_seed(7)
+    model.train()
+    state = model.policy.optimizer.state
+    moments = [value for parameter in model.policy.parameters() for value in state[parameter].values()]
+    return [value.detach().clone() for value in (*model.policy.parameters(), *moments)]
+
+
+@pytest.mark.parametrize("updates", [0, 2], ids=["first", "later"])
+def test_replayed_gradient_steps_are_the_plain_ones_and_capturing_changes_nothing(env, monkeypatch, updates):
+    model = learner(env, "device")
+    model.n_epochs, model.batch_size = 2, N * STEPS // 3
+    start = copy.deepcopy(model.get_parameters())
+    model.learn((updates or 1) * N * STEPS)
+    if updates:
+        start = copy.deepcopy(model.get_parameters())
+    assert bool(start["policy.optimizer"]["state"]) == bool(updates)
+    monkeypatch.setattr(device_ppo, "captured", _Replay)
+    plain, graphed = (_update(model, start, graphed=graphed) for graphed in (False, True))
+    for mine, theirs in zip(graphed, plain, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_gradient_step_asks_nothing_of_the_host(env, monkeypatch):
+    model = learner(env, "device")
+    model.learn(N * STEPS)
+    # Adam counts on the host where it is not captured.
+    monkeypatch.setattr(model.policy.optimizer, "step", lambda: None)
+    with NoHostSync():
+        model._minibatch(torch.arange(N))
+        with torch.no_grad():
+            model._judge_rollout()
+
+
+def test_a_learning_rate_on_the_device_is_filled_in_place_and_saved_as_a_number(env):
+    model = learner(env, "device")
+    (group,) = model.policy.optimizer.param_groups
+    rate = group["lr"] = torch.tensor(0.5)
+    model.lr_schedule = FloatSchedule(0.25)
+    model._update_learning_rate(model.policy.optimizer)
+    assert group["lr"] is rate and rate.item() == 0.25
+    (saved,) = model.get_parameters()["policy.optimizer"]["param_groups"]
+    assert saved["lr"] == 0.25 and type(saved["lr"]) is float and saved["capturable"] is False
