@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot
 from humanoid_rl_sim.learning import device_ppo
+from humanoid_rl_sim.learning.actor import actor_graph
 from humanoid_rl_sim.learning.configuration import load_training_config
 from humanoid_rl_sim.learning.device_ppo import DevicePPO, DeviceRollout
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
@@ -20,6 +22,7 @@ from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
 from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.tasks.environment import Environment
 from humanoid_rl_sim.tasks.graphed import WARM_UP_STEPS, NoHostSync
+from humanoid_rl_sim.tasks.symmetry import make_mirror
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.logger import configure
@@ -38,9 +41,9 @@ def env():
     vec_env.close()
 
 
-def learner(env: Sb3VecEnv, kind: str):
+def learner(env: Sb3VecEnv, kind: str, **more: str):
     overrides = {"learner": kind, "num_envs": str(N), "ppo.rollout_steps": str(STEPS), "ppo.minibatches": "1"}
-    config = load_training_config("walk", {**overrides, "ppo.epochs": "1"})
+    config = load_training_config("walk", {**overrides, "ppo.epochs": "1", **more})
     model = make_model(config, env)
     model.set_logger(configure(None, []))
     return model
@@ -212,3 +215,59 @@ def test_a_learning_rate_on_the_device_is_filled_in_place_and_saved_as_a_number(
     assert group["lr"] is rate and rate.item() == 0.25
     (saved,) = model.get_parameters()["policy.optimizer"]["param_groups"]
     assert saved["lr"] == 0.25 and type(saved["lr"]) is float and saved["capturable"] is False
+
+
+def _asymmetry(model: DevicePPO, observations: torch.Tensor) -> float:
+    """Mirror loss by the module that is exported."""
+    graph = actor_graph(model.policy)
+    mirror = make_mirror(model.environment.robot, graph)
+    observations = observations[:, : graph.observation_size]
+    with torch.no_grad():
+        mean, twin = (
+            graph.network(graph.normalise(o)) for o in (observations, mirror.observation(observations))
+        )
+    return float((twin - mirror.action(mean)).square().mean())
+
+
+@pytest.mark.parametrize("coefficient", [0.0, 3.0])
+def test_the_mirror_loss_makes_an_asymmetric_actor_symmetric(env, coefficient):
+    small = {"ppo.hidden_sizes": "[32]", "ppo.critic_hidden_sizes": "[32]", "ppo.epochs": "10"}
+    model = learner(env, "device", **small, **{"ppo.symmetry_coefficient": str(coefficient)})
+    torch.nn.init.normal_(model.policy.action_net.weight, std=0.1)
+    normaliser = model.policy.features_extractor
+    size = model.observation_space.shape[0]
+    normaliser.update(
+        0.3 + torch.arange(1, size + 1) / size * torch.randn(500, size)
+    )  # no symmetric statistics
+    model.collect_rollouts(model.env, _Silent(model), None, STEPS)
+    observations = model.rollout.observations.flatten(0, 1).clone()
+    before = _asymmetry(model, observations)
+    for update in range(4):
+        if update:
+            model.collect_rollouts(model.env, _Silent(model), None, STEPS)
+        model.train()
+        if coefficient and not update:
+            assert model.logger.name_to_value["train/symmetry_loss"] == pytest.approx(before, rel=0.5)
+    after = _asymmetry(model, observations)
+    assert after < 0.3 * before if coefficient else after > 0.7 * before
+    assert ("train/symmetry_loss" in model.logger.name_to_value) == bool(coefficient)
+
+
+def test_without_a_mirror_loss_the_update_is_the_same_to_the_bit(env):
+    start = copy.deepcopy(learner(env, "device").get_parameters())
+    ended = {}
+    for coefficient in ("", "0.0", "1.0"):
+        model = learner(env, "device", **({"ppo.symmetry_coefficient": coefficient} if coefficient else {}))
+        env.environment.generator.manual_seed(3)
+        model.set_parameters(copy.deepcopy(start))
+        torch.manual_seed(3)
+        model.learn(N * STEPS)
+        ended[coefficient] = torch.cat([value.detach().flatten() for value in model.policy.parameters()])
+    assert torch.equal(ended[""], ended["0.0"]) and not torch.equal(ended[""], ended["1.0"])
+
+
+def test_a_mirror_loss_of_the_plain_learner_or_below_zero_is_refused():
+    with pytest.raises(UserError, match=r"^ppo.symmetry_coefficient needs learner device, not sb3$"):
+        load_training_config("walk", {"learner": "sb3", "ppo.symmetry_coefficient": "0.5"})
+    with pytest.raises(UserError, match="must not be negative"):
+        load_training_config("walk", {"ppo.symmetry_coefficient": "-1"})

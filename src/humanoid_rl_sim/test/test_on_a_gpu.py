@@ -55,10 +55,10 @@ def test_the_captured_graph_does_what_the_plain_step_does():
     assert ended > 0
 
 
-def untrained():
+def untrained(**more: str):
     """A small learner on an environment of its own."""
     overrides = {"num_envs": str(N), "ppo.hidden_sizes": "[32]", "ppo.critic_hidden_sizes": "[32]"}
-    model = make_model(load_training_config("walk", overrides), Sb3VecEnv(environment()))
+    model = make_model(load_training_config("walk", overrides | more), Sb3VecEnv(environment()))
     model.set_logger(configure(None, []))
     return model
 
@@ -75,8 +75,9 @@ def updated(model, start: dict, *, graphed: bool) -> list[torch.Tensor]:
     return [value.detach().clone() for value in (*model.policy.parameters(), *moments)]
 
 
-def test_a_captured_update_is_the_plain_one():
-    model = untrained()
+@pytest.mark.parametrize("symmetry", ["0.0", "0.5"])
+def test_a_captured_update_is_the_plain_one(symmetry):
+    model = untrained(**{"ppo.symmetry_coefficient": symmetry})
     first = copy.deepcopy(model.get_parameters())
     model.learn(2 * N * 24)
     later = copy.deepcopy(model.get_parameters())

@@ -21,10 +21,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 from torch.nn import functional
 
+from humanoid_rl_sim.learning.asymmetric_policy import ObservationNormaliser
 from humanoid_rl_sim.learning.ranks import ALONE, Ranks
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
 from humanoid_rl_sim.tasks.environment import Environment, StepResult
 from humanoid_rl_sim.tasks.graphed import StaticStep, captured
+from humanoid_rl_sim.tasks.symmetry import Mirror, make_mirror
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 VALUE_CHUNK = 1 << 17
@@ -96,6 +98,8 @@ class DevicePPO(PPO):
     """The processes that learn the same parameters; environment steps of all of them count."""
     graph_updates: bool = True
     """Whether a GPU replays gradient steps as a graph; False launches the same kernels one by one."""
+    symmetry_coefficient: float = 0.0
+    """Weight of the mirror loss (`PpoConfig.symmetry_coefficient`); set before the first rollout."""
 
     def _setup_model(self) -> None:
         if self.use_sde:
@@ -109,7 +113,7 @@ class DevicePPO(PPO):
     def _excluded_save_params(self) -> list[str]:
         return [
             *super()._excluded_save_params(), "rollout", "ranks", "graph_updates", "_step", "_static", "_observation",
-            "_judge", "_gradient_step", "_clip_range", "_sums",
+            "_judge", "_mirror", "_gradient_step", "_clip_range", "_sums",
         ]  # fmt: skip
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
@@ -163,6 +167,9 @@ class DevicePPO(PPO):
         assert space is not None and action_space is not None
         self.rollout = DeviceRollout(
             self.n_steps, environment.num_envs, space[0], action_space[0], environment.device
+        )
+        self._mirror = (
+            make_mirror(environment.robot, environment.graph) if self.symmetry_coefficient > 0.0 else None
         )
         self._static = StaticStep(environment, graph=False)
         self._observation = torch.cat(self._static.reset(), 1).clone()
@@ -267,7 +274,7 @@ class DevicePPO(PPO):
                 batches += 1
             self._n_updates += 1
         self.ranks.mean_(self._sums)
-        policy_loss, value_loss, entropy, kl, clipped = (self._sums / batches).tolist()
+        policy_loss, value_loss, entropy, kl, clipped, asymmetry = (self._sums / batches).tolist()
         values, returns = rollout.values.flatten(), rollout.returns.flatten()
         explained = 1.0 - ((returns - values).var() / returns.var().clamp(min=1e-12)).item()
         record = self.logger.record
@@ -276,6 +283,8 @@ class DevicePPO(PPO):
         record("train/entropy_loss", -entropy)
         record("train/approx_kl", kl)
         record("train/clip_fraction", clipped)
+        if self._mirror is not None:
+            record("train/symmetry_loss", asymmetry)
         record("train/explained_variance", explained)
         record("train/std", self.policy.log_std.exp().mean().item())
         record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -285,7 +294,7 @@ class DevicePPO(PPO):
         """Choose how the gradient steps of the updates to come run, for `size` samples in a rollout."""
         device = self.rollout.rewards.device
         self._clip_range = torch.zeros((), device=device)
-        self._sums = torch.zeros(5, device=device)
+        self._sums = torch.zeros(6, device=device)
         self._gradient_step = self._minibatch
         whole = size % self.batch_size == 0
         if device.type == "cuda" and self.graph_updates and whole and self.ranks.size == 1:
@@ -321,9 +330,9 @@ class DevicePPO(PPO):
     def _minibatch(self, index: torch.Tensor) -> None:
         """One gradient step on the samples `index` [B] of the rollout.
 
-        Adds policy loss, value loss, entropy, approximate KL and clipped fraction to `_sums` [5]. Reads nothing on
-        the host, and all that lives on has a fixed address. Gradients start as None, so that within a graph they are
-        written, not added up.
+        Adds policy loss, value loss, entropy, approximate KL, clipped fraction and mirror loss to `_sums` [6]. Reads
+        nothing on the host, and all that lives on has a fixed address. Gradients start as None, so that within a graph
+        they are written, not added up.
         """
         rollout, clip_range = self.rollout, self._clip_range
         batch = {
@@ -348,6 +357,10 @@ class DevicePPO(PPO):
         policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
         value_loss = functional.mse_loss(batch["returns"], values)
         loss = policy_loss - self.ent_coef * entropy + self.vf_coef * value_loss
+        asymmetry = torch.zeros_like(loss)
+        if self._mirror is not None:
+            asymmetry = self._asymmetry(self._mirror, batch["observations"], mean)
+            loss = loss + self.symmetry_coefficient * asymmetry
         policy.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.ranks.mean_(*(value.grad for value in policy.parameters() if value.grad is not None))
@@ -356,7 +369,19 @@ class DevicePPO(PPO):
         with torch.no_grad():
             kl = ((ratio - 1.0) - log_ratio).mean()
             outside = ((ratio - 1.0).abs() > clip_range).float().mean()
-            self._sums += torch.stack((policy_loss, value_loss, entropy, kl, outside))
+            self._sums += torch.stack((policy_loss, value_loss, entropy, kl, outside, asymmetry))
+
+    def _asymmetry(self, mirror: Mirror, observations: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        """Mirror loss of the actor, whose mean actions for `observations` [B, D] are `mean` [B, n].
+
+        The raw observation is mirrored and normalised afterwards: the statistics need not be symmetric.
+        """
+        policy = self.policy
+        normaliser = policy.features_extractor
+        assert isinstance(normaliser, ObservationNormaliser)
+        mirrored = normaliser.graph.normalise(mirror.observation(observations[:, : normaliser.actor_size]))
+        twin = policy.action_net(policy.mlp_extractor.forward_actor(mirrored))
+        return functional.mse_loss(twin, mirror.action(mean))
 
 
 def _log_prob(action: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
