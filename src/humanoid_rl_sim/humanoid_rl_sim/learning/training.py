@@ -344,7 +344,7 @@ def make_model(config: TrainingConfig, env: Sb3VecEnv) -> TrainedPPO | TrainedDe
     ppo = config.ppo
     batch = config.num_envs * ppo.rollout_steps
 
-    return model_class(config)(
+    model = model_class(config)(
         AsymmetricPolicy,
         env,
         learning_rate=ppo.learning_rate,
@@ -371,6 +371,9 @@ def make_model(config: TrainingConfig, env: Sb3VecEnv) -> TrainedPPO | TrainedDe
             },
         },
     )
+    if isinstance(model, DevicePPO):
+        model.symmetry_coefficient = ppo.symmetry_coefficient
+    return model
 
 
 def prepare_run_directory(run_dir: Path, config: TrainingConfig, *, resume: bool) -> None:

@@ -57,6 +57,15 @@ class CommandConfig:
     """s between two draws."""
     standing_fraction: float = 0.1
     """Fraction of draws that are zero."""
+    full_range_at: float = 0.0
+    """Fraction of a training after which commands have their full ranges, growing linearly until then."""
+    initial_fraction: float = 0.3
+    """Fraction of the ranges, from the command nearest to zero, with which such a training starts."""
+
+    def __post_init__(self) -> None:
+        for name in ("full_range_at", "initial_fraction"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"command.{name} must be between 0 and 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -536,6 +536,11 @@ class Environment:
         config = self.task.command
         lower, upper = self._command_ranges.unbind(1)
         command = lower + (upper - lower) * self._uniform(3)
+        if self.training and config.full_range_at > 0.0:
+            grown = (self.training_progress / config.full_range_at).clamp(max=1.0)
+            share = config.initial_fraction + (1.0 - config.initial_fraction) * grown
+            easiest = torch.zeros_like(lower).clamp(lower, upper)
+            command = easiest + share * (command - easiest)
         command *= (self._uniform() >= config.standing_fraction)[:, None]
         self.view.command = torch.where(mask[:, None], command, self.view.command)
         self._command_left = torch.where(mask, self._draw(config.resampling_time), self._command_left)
