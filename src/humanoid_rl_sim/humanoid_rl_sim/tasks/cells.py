@@ -59,12 +59,12 @@ class Cells:
         """[N] bool: whether robots at `base_pos` [N, 3] have reached the edge of their cell."""
         return (base_pos - self.origin())[:, :2].abs().amax(1) > self._reach
 
-    def regrade(self, crossed: torch.Tensor, failed: torch.Tensor, lot: torch.Tensor) -> None:
-        """Who `crossed` [N] goes a level up, who `failed` [N] a level down.
+    def regrade(self, passed: torch.Tensor, failed: torch.Tensor, lot: torch.Tensor) -> None:
+        """Who `passed` [N] an episode without falling goes a level up, who `failed` [N] a level down.
 
-        Who has crossed the last level goes on anywhere, by `lot` [N] in [0, 1), so that no level is forgotten.
+        Who has passed the last level goes on anywhere, by `lot` [N] in [0, 1), so that no level is forgotten.
         """
-        level = self.level + crossed.long() - failed.long()
+        level = self.level + passed.long() - failed.long()
         anywhere = (lot * self.levels).long()
         self.level.copy_(torch.where(level >= self.levels, anywhere, level.clamp(min=0)))
 

@@ -307,14 +307,13 @@ class Environment:
             terminated = terminated | term(view)
         truncated = self.episode_steps >= self.max_episode_steps
         if self.cells is not None:
-            crossed = self.cells.crossed(view.state.base_pos)
-            truncated = truncated | crossed
+            truncated = truncated | self.cells.crossed(view.state.base_pos)
         truncated = truncated & ~terminated
         final_observation, _, _ = self._observe()
         final_privileged = self._privileged()
 
         if self.cells is not None and self._curriculum:
-            self.cells.regrade(crossed & ~terminated, terminated, self._uniform())
+            self.cells.regrade(truncated, terminated, self._uniform())
         self._reset(terminated | truncated)
         self._command_left -= self.task.control_period
         self._resample_command(self._command_left <= 0.0)

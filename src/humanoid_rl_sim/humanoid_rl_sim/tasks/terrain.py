@@ -68,8 +68,8 @@ class TerrainConfig:
     seed: int = 0
     """Of the rubble and the waves."""
     curriculum: bool = True
-    """Whether robots move to harder ground when they cross theirs, and to easier ground when they fall. Without it
-    they stay, spread over all levels."""
+    """Whether robots move to harder ground when they cross theirs or stay up for a whole episode, and to easier ground
+    when they fall. Without it they stay, spread over all levels."""
     first_levels: int = 3
     """Robots of a curriculum start on that many of the easiest levels."""
     height_scan: HeightScanConfig | None = HeightScanConfig()
