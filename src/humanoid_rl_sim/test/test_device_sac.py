@@ -244,6 +244,36 @@ def test_what_only_the_critics_know_moves_the_value_and_never_the_action(env):
         assert module.features_extractor is policy.features_extractor
 
 
+def test_it_learns_to_answer_a_command(monkeypatch):
+    """Six joints shall turn as far as the commanded speed says; physics is left out, to have it in seconds."""
+    task = load_task("walk")
+    environment = Environment(task, MujocoSimulator(load_robot(), 32, timestep=task.physics_timestep), seed=4)
+    monkeypatch.setattr(environment, "_physics", lambda target: None)
+
+    def error(action: torch.Tensor, command: torch.Tensor) -> torch.Tensor:
+        return (action[:, :6] - command[:, :1]).square().mean(1)
+
+    environment.reward_terms = [("answer", -50.0, lambda view: error(view.action, view.command))]
+    env = Sb3VecEnv(environment, action_bound=BOUND)
+    sac = dataclasses.replace(
+        SMALL.sac, batch_size=256, replay_capacity=100_000, gamma=0.5, tau=0.05, log_steps=50,
+        hidden_sizes=(64, 64), critic_hidden_sizes=(64, 64), target_entropy=-1.0,
+    )  # fmt: skip
+    model = make_model(dataclasses.replace(SMALL, task="walk", num_envs=32, sac=sac), env)
+    model.set_logger(configure(None, []))
+
+    def judged() -> float:
+        with torch.no_grad():
+            observation, privileged = environment.reset()
+            action, _ = model.predict(torch.cat((observation, privileged), 1).numpy(), deterministic=True)
+            return float(error(torch.from_numpy(action), environment.view.command).mean())
+
+    untrained = judged()
+    model.learn(400 * 32)
+    assert untrained > 0.1 and judged() < 0.25 * untrained
+    env.close()
+
+
 # -- runs and files -----------------------------------------------------------------------------------------------
 
 

@@ -220,7 +220,8 @@ class DeviceSAC(SAC):
         """
         self.policy.set_training_mode(False)
         if self._static is None:
-            self._static = self._prepare()
+            with torch.no_grad():
+                self._static = self._prepare()
         window_over = self._window.control_steps >= self.log_steps
         if window_over:
             self.log_window()
