@@ -181,6 +181,7 @@ class Recorded:
 def test_one_update_moves_the_parameters_as_plain_sb3_does(env, tmp_path, entropy_coefficient):
     device = learner(env)
     device.ent_coef, device.log_ent_coef, device.ent_coef_optimizer = entropy_coefficient, None, None
+    device.target_entropy = -7.0
     device._setup_model()
     device.set_logger(configure(None, []))
     device.learn(10 * N)
