@@ -1,9 +1,10 @@
 """What one GPU does: `python benchmarks/gpu_throughput.py [--quick]`.
 
-Three ratios, each measured in this one run. The environment's step over the bare physics: the same model with the
+Four ratios, each measured in this one run. The environment's step over the bare physics: the same model with the
 same randomised properties, from the same states, to the same joint targets (the environment's act after their
-latency), nothing else in the loop; the two take turns step by step. PPO training over the environment's step. PPO on
-the device over plain stable-baselines3 with the same environment.
+latency), nothing else in the loop; the two take turns step by step. PPO training over the environment's step. PPO with
+its gradient steps replayed as a CUDA graph over PPO that launches them kernel by kernel. PPO on the device over plain
+stable-baselines3 with the same environment.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from humanoid_rl_core.robot import load_robot
 from humanoid_rl_sim.learning.configuration import TrainingConfig, load_training_config
+from humanoid_rl_sim.learning.device_ppo import DevicePPO
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
 from humanoid_rl_sim.learning.training import make_model
 from humanoid_rl_sim.simulators.mujoco_warp import MujocoWarpSimulator
@@ -98,13 +100,17 @@ class _Clock(BaseCallback):
         return True
 
 
-def training_rate(num_envs: int, learner: Literal["sb3", "device"], updates: int) -> float:
-    """Median environment steps per second of PPO, rollouts and updates."""
+def training_rate(
+    num_envs: int, learner: Literal["sb3", "device"], updates: int, *, graphed: bool = True
+) -> float:
+    """Median environment steps per second of PPO, rollouts and updates; `graphed` is about the device's updates."""
     config: TrainingConfig = dataclasses.replace(
         load_training_config(TASK), num_envs=num_envs, learner=learner, sim="mujoco_warp"
     )
     env, clock = Sb3VecEnv(make_environment(num_envs)), _Clock()
     model = make_model(config, env)
+    if isinstance(model, DevicePPO):
+        model.graph_updates = graphed
     model.set_logger(configure(None, []))
     model.learn(num_envs * config.ppo.rollout_steps * (updates + 2), callback=clock)
     env.close()
@@ -136,7 +142,12 @@ def main() -> int:
         of_step = (
             f", training / environment {rate / step_rates[num_envs]:.2f}" if num_envs in step_rates else ""
         )
-        print(f"{num_envs:6d} envs: PPO {rate:,.0f}/s{of_step}", flush=True)
+        launched = training_rate(num_envs, "device", 40 // share, graphed=False)
+        print(
+            f"{num_envs:6d} envs: PPO {rate:,.0f}/s{of_step}; updates launched kernel by kernel {launched:,.0f}/s, "
+            f"graphed / launched {rate / launched:.2f}",
+            flush=True,
+        )
         if num_envs == SB3_SIZE:
             plain = training_rate(num_envs, "sb3", max(40 // share // 10, 2))
             print(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +37,40 @@ def test_an_unknown_benchmark_or_duration_is_refused_in_one_line() -> None:
         )
         assert done.returncode == 2
         assert "error: " in done.stderr.splitlines()[-1]
+
+
+SEVERAL_GPUS = Path(__file__).parents[1] / "benchmarks" / "several_gpus.py"
+
+
+def several_gpus(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SEVERAL_GPUS), *words], capture_output=True, text=True, timeout=250, check=False
+    )
+
+
+def test_several_processes_are_measured_against_one() -> None:
+    done = several_gpus(
+        "--gpus", "2", "--envs", "4", "--updates", "2", "sim=mujoco", "ppo.rollout_steps=4", "ppo.minibatches=1",
+        "ppo.epochs=1", "ppo.hidden_sizes=[8]", "ppo.critic_hidden_sizes=[8]",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = re.search(
+        r"1 process: +([\d,]+) steps/s\n2 processes: ([\d,]+) steps/s\n2 / 1: ([\d.]+), ", done.stdout
+    )
+    assert found is not None, done.stdout
+    alone, several, ratio = (float(word.replace(",", "")) for word in found.groups())
+    assert alone > 0.0 and abs(ratio - several / alone) < 0.1
+
+
+def test_several_gpus_that_are_not_there_or_make_no_sense_are_refused_in_one_line() -> None:
+    for words, reason in (
+        (["--gpus", "99"], r"several_gpus: --gpus 99 needs that many CUDA GPUs, torch finds \d+"),
+        (["--gpus", "1"], "error: --gpus is 1, expected at least 2"),
+        (["--updates", "0"], "error: --updates is 0, expected at least 1"),
+        (["--envs", "0"], "several_gpus: .*num_envs must be at least 1, got 0"),
+        (["sim"], "several_gpus: 'sim' is not of the form key=value"),
+        (["siim=mujoco"], "several_gpus: .*siim.*sim"),
+    ):
+        done = several_gpus(*words)
+        assert done.returncode == 2 and re.search(reason, done.stderr.splitlines()[-1]), done.stderr
+        assert "Traceback" not in done.stderr

@@ -15,7 +15,7 @@ from humanoid_rl_sim.learning.gymnasium_vector_env import GymnasiumVectorEnv
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
 from humanoid_rl_sim.simulators.registry import make_simulator
 from humanoid_rl_sim.tasks.configuration import load_task
-from humanoid_rl_sim.tasks.environment import PRIVILEGED_SIZE, Environment, StepResult
+from humanoid_rl_sim.tasks.environment import Environment, StepResult
 from stable_baselines3.common.vec_env import VecMonitor
 
 N = 4
@@ -66,7 +66,7 @@ def random_actions(env, count: int):
 
 def test_observations_and_actions_fit_their_spaces(make):
     env = Sb3VecEnv(make(episode_length=0.1))
-    size = env.environment.graph.observation_size + PRIVILEGED_SIZE
+    size = env.environment.graph.observation_size + env.environment.privileged_size
     assert env.observation_space.shape == (size,)
     observation = env.reset()
     for action in random_actions(env, 12):

@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot
+from humanoid_rl_sim.learning import device_ppo
+from humanoid_rl_sim.learning.actor import actor_graph
 from humanoid_rl_sim.learning.configuration import load_training_config
 from humanoid_rl_sim.learning.device_ppo import DevicePPO, DeviceRollout
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
@@ -18,9 +21,12 @@ from humanoid_rl_sim.learning.training import make_model, train
 from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
 from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.tasks.environment import Environment
+from humanoid_rl_sim.tasks.graphed import WARM_UP_STEPS, NoHostSync
+from humanoid_rl_sim.tasks.symmetry import make_mirror
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import FloatSchedule
 
 N, STEPS = 16, 6
 
@@ -35,9 +41,9 @@ def env():
     vec_env.close()
 
 
-def learner(env: Sb3VecEnv, kind: str):
+def learner(env: Sb3VecEnv, kind: str, **more: str):
     overrides = {"learner": kind, "num_envs": str(N), "ppo.rollout_steps": str(STEPS), "ppo.minibatches": "1"}
-    config = load_training_config("walk", {**overrides, "ppo.epochs": "1"})
+    config = load_training_config("walk", {**overrides, "ppo.epochs": "1", **more})
     model = make_model(config, env)
     model.set_logger(configure(None, []))
     return model
@@ -150,3 +156,118 @@ def test_a_run_on_the_device_is_resumed(tmp_path: Path):
 def test_state_dependent_exploration_is_refused(env):
     with pytest.raises(ValueError, match="plain PPO"):
         DevicePPO("MlpPolicy", env, n_steps=STEPS, batch_size=N, use_sde=True)
+
+
+class _Replay:
+    """What `captured` returns, without a GPU: the warm-up runs, then the same work again and again."""
+
+    def __init__(self, work, device):
+        for _ in range(WARM_UP_STEPS):
+            work()
+        self.replay = work
+
+
+def _update(model: DevicePPO, start: dict, *, graphed: bool) -> list[torch.Tensor]:
+    """Parameters, then moments and step counts, after one update from `start`."""
+    model.set_parameters(copy.deepcopy(start))
+    if graphed:
+        model._prepare_update(N * STEPS)
+        model._gradient_step = model._captured_minibatch()
+    torch.manual_seed(7)
+    model.train()
+    state = model.policy.optimizer.state
+    moments = [value for parameter in model.policy.parameters() for value in state[parameter].values()]
+    return [value.detach().clone() for value in (*model.policy.parameters(), *moments)]
+
+
+@pytest.mark.parametrize("updates", [0, 2], ids=["first", "later"])
+def test_replayed_gradient_steps_are_the_plain_ones_and_capturing_changes_nothing(env, monkeypatch, updates):
+    model = learner(env, "device")
+    model.n_epochs, model.batch_size = 2, N * STEPS // 3
+    start = copy.deepcopy(model.get_parameters())
+    model.learn((updates or 1) * N * STEPS)
+    if updates:
+        start = copy.deepcopy(model.get_parameters())
+    assert bool(start["policy.optimizer"]["state"]) == bool(updates)
+    monkeypatch.setattr(device_ppo, "captured", _Replay)
+    plain, graphed = (_update(model, start, graphed=graphed) for graphed in (False, True))
+    for mine, theirs in zip(graphed, plain, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_gradient_step_asks_nothing_of_the_host(env, monkeypatch):
+    model = learner(env, "device")
+    model.learn(N * STEPS)
+    # Adam counts on the host where it is not captured.
+    monkeypatch.setattr(model.policy.optimizer, "step", lambda: None)
+    with NoHostSync():
+        model._minibatch(torch.arange(N))
+        with torch.no_grad():
+            model._judge_rollout()
+
+
+def test_a_learning_rate_on_the_device_is_filled_in_place_and_saved_as_a_number(env):
+    model = learner(env, "device")
+    (group,) = model.policy.optimizer.param_groups
+    rate = group["lr"] = torch.tensor(0.5)
+    model.lr_schedule = FloatSchedule(0.25)
+    model._update_learning_rate(model.policy.optimizer)
+    assert group["lr"] is rate and rate.item() == 0.25
+    (saved,) = model.get_parameters()["policy.optimizer"]["param_groups"]
+    assert saved["lr"] == 0.25 and type(saved["lr"]) is float and saved["capturable"] is False
+
+
+def _asymmetry(model: DevicePPO, observations: torch.Tensor) -> float:
+    """Mirror loss by the module that is exported."""
+    graph = actor_graph(model.policy)
+    mirror = make_mirror(model.environment.robot, graph)
+    observations = observations[:, : graph.observation_size]
+    with torch.no_grad():
+        mean, twin = (
+            graph.network(graph.normalise(o)) for o in (observations, mirror.observation(observations))
+        )
+    return float((twin - mirror.action(mean)).square().mean())
+
+
+@pytest.mark.parametrize("coefficient", [0.0, 3.0])
+def test_the_mirror_loss_makes_an_asymmetric_actor_symmetric(env, coefficient):
+    small = {"ppo.hidden_sizes": "[32]", "ppo.critic_hidden_sizes": "[32]", "ppo.epochs": "10"}
+    model = learner(env, "device", **small, **{"ppo.symmetry_coefficient": str(coefficient)})
+    torch.nn.init.normal_(model.policy.action_net.weight, std=0.1)
+    normaliser = model.policy.features_extractor
+    size = model.observation_space.shape[0]
+    normaliser.update(
+        0.3 + torch.arange(1, size + 1) / size * torch.randn(500, size)
+    )  # no symmetric statistics
+    model.collect_rollouts(model.env, _Silent(model), None, STEPS)
+    observations = model.rollout.observations.flatten(0, 1).clone()
+    before = _asymmetry(model, observations)
+    for update in range(4):
+        if update:
+            model.collect_rollouts(model.env, _Silent(model), None, STEPS)
+        model.train()
+        if coefficient and not update:
+            assert model.logger.name_to_value["train/symmetry_loss"] == pytest.approx(before, rel=0.5)
+    after = _asymmetry(model, observations)
+    assert after < 0.3 * before if coefficient else after > 0.7 * before
+    assert ("train/symmetry_loss" in model.logger.name_to_value) == bool(coefficient)
+
+
+def test_without_a_mirror_loss_the_update_is_the_same_to_the_bit(env):
+    start = copy.deepcopy(learner(env, "device").get_parameters())
+    ended = {}
+    for coefficient in ("", "0.0", "1.0"):
+        model = learner(env, "device", **({"ppo.symmetry_coefficient": coefficient} if coefficient else {}))
+        env.environment.generator.manual_seed(3)
+        model.set_parameters(copy.deepcopy(start))
+        torch.manual_seed(3)
+        model.learn(N * STEPS)
+        ended[coefficient] = torch.cat([value.detach().flatten() for value in model.policy.parameters()])
+    assert torch.equal(ended[""], ended["0.0"]) and not torch.equal(ended[""], ended["1.0"])
+
+
+def test_a_mirror_loss_of_the_plain_learner_or_below_zero_is_refused():
+    with pytest.raises(UserError, match=r"^ppo.symmetry_coefficient needs learner device, not sb3$"):
+        load_training_config("walk", {"learner": "sb3", "ppo.symmetry_coefficient": "0.5"})
+    with pytest.raises(UserError, match="must not be negative"):
+        load_training_config("walk", {"ppo.symmetry_coefficient": "-1"})

@@ -289,9 +289,9 @@ def test_a_run_leaves_tables_and_checkpoints(finished):
     assert from_yaml(finished / "config.yaml") == SMALL
     table = rows(finished / "progress.csv")
     assert [int(row["steps"]) for row in table] == [8 * N, 16 * N, 24 * N]
-    assert list(table[0]) == [
-        "steps", "time_s", "reward", "episode_length_s", "steps_per_second", "actor_loss", "critic_loss",
-        "entropy_coefficient", "entropy", "q_value", "learning_rate", "broken_episodes",
+    assert list(table[0])[4:12] == [
+        "steps_per_second", "actor_loss", "critic_loss", "entropy_coefficient", "entropy", "q_value",
+        "learning_rate", "broken_episodes",
     ]  # fmt: skip
     for name in ("actor_loss", "critic_loss", "entropy_coefficient", "entropy", "q_value", "learning_rate"):
         assert np.isfinite([float(row[name]) for row in table]).all(), name

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 from humanoid_rl_core.errors import UserError
-from humanoid_rl_core.robot import load_robot
-from humanoid_rl_sim.simulators.registry import make_simulator
 from humanoid_rl_sim.tasks.configuration import (
     LatencyConfig,
     PushConfig,
@@ -18,7 +16,9 @@ from humanoid_rl_sim.tasks.configuration import (
     task_directory,
     task_names,
 )
-from humanoid_rl_sim.tasks.environment import PRIVILEGED_SIZE, Environment
+from humanoid_rl_sim.tasks.environment import Environment
+from humanoid_rl_sim.tasks.graphed import NoHostSync
+from humanoid_rl_sim.tasks.making import make_environment
 
 N = 6
 
@@ -45,10 +45,7 @@ def make():
     made: list[Environment] = []
 
     def factory(task: TaskConfig, *, num_envs: int = N, seed: int = 0, training: bool = True) -> Environment:
-        simulator = make_simulator(
-            "mujoco", load_robot(task.robot, task.variant), num_envs, timestep=task.physics_timestep
-        )
-        environment = Environment(task, simulator, seed=seed, training=training)
+        environment = make_environment(task, "mujoco", num_envs, seed=seed, training=training)
         made.append(environment)
         return environment
 
@@ -70,7 +67,7 @@ def test_every_shipped_task_runs_and_stays_finite(make, name):
         action = torch.randn(N, environment.graph.action_size, generator=generator)
         result = environment.step(action)
         assert result.observation.shape == observation.shape == (N, environment.graph.observation_size)
-        assert result.privileged.shape == privileged.shape == (N, PRIVILEGED_SIZE)
+        assert result.privileged.shape == privileged.shape == (N, environment.privileged_size)
         for value in vars(result).values():
             assert torch.isfinite(value.float()).all()
 
@@ -268,6 +265,12 @@ def test_an_unknown_task_or_key_names_the_nearest(tmp_path):
         load_task(str(path))
 
 
+@pytest.mark.parametrize("name", ["full_range_at", "initial_fraction"])
+def test_a_command_curriculum_beyond_the_training_is_refused(name):
+    with pytest.raises(UserError, match=f"command.{name} must be between 0 and 1, got 1.5"):
+        dataclasses.replace(load_task("walk").command, **{name: 1.5})
+
+
 def test_yaw_frame_velocity_is_the_base_velocity_without_tilt(make):
     environment = make(quiet(), training=False)
     environment.reset()
@@ -288,6 +291,37 @@ def test_pushes_grow_with_the_training(make):
         environment.reset()
         speed = environment._push_delta.norm(dim=1)
         torch.testing.assert_close(speed, torch.full_like(speed, expected))
+
+
+def test_command_ranges_grow_with_the_training(make):
+    task = load_task("walk")
+    command = dataclasses.replace(task.command, standing_fraction=0.0, vy=Range(0.2, 0.6))
+    growing = dataclasses.replace(command, full_range_at=0.4, initial_fraction=0.25)
+    plain, environment = (
+        make(dataclasses.replace(task, command=each), num_envs=64, seed=5) for each in (command, growing)
+    )
+    easiest = torch.tensor([0.0, 0.2, 0.0])  # nearest to zero
+    for progress, share in ((0.0, 0.25), (0.2, 0.625), (0.4, 1.0), (1.0, 1.0)):
+        environment.training_progress.fill_(progress)
+        with NoHostSync():
+            for each in (plain, environment):
+                each._resample_command(torch.ones(64, dtype=torch.bool))
+        expected = easiest + share * (plain.view.command - easiest)
+        torch.testing.assert_close(environment.view.command, expected)
+    assert float(environment.view.command[:, 1].min()) >= 0.2
+
+
+def test_an_evaluation_commands_the_full_ranges(make):
+    task = load_task("walk")
+    growing = dataclasses.replace(task.command, full_range_at=0.5, initial_fraction=0.0)
+    plain, environment = (
+        make(dataclasses.replace(task, command=each), seed=5, training=False)
+        for each in (task.command, growing)
+    )
+    for each in (plain, environment):
+        each.reset()
+    assert torch.equal(environment.view.command, plain.view.command)
+    assert float(environment.view.command.abs().max()) > 0.0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0e5])

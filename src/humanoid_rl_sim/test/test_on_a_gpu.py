@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from humanoid_rl_sim.tasks.environment import Environment
 from humanoid_rl_sim.tasks.graphed import StaticStep
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import FloatSchedule
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 N = 256
@@ -53,18 +55,75 @@ def test_the_captured_graph_does_what_the_plain_step_does():
     assert ended > 0
 
 
-def test_a_checkpoint_of_the_gpu_learns_on_without_one(tmp_path: Path):
+def untrained(**more: str):
+    """A small learner on an environment of its own."""
     overrides = {"num_envs": str(N), "ppo.hidden_sizes": "[32]", "ppo.critic_hidden_sizes": "[32]"}
-    env = Sb3VecEnv(environment())
-    model = make_model(load_training_config("walk", overrides), env)
+    model = make_model(load_training_config("walk", overrides | more), Sb3VecEnv(environment()))
     model.set_logger(configure(None, []))
+    return model
+
+
+def updated(model, start: dict, *, graphed: bool) -> list[torch.Tensor]:
+    """Parameters, then moments and step counts, after one update from `start` with the rollout at hand."""
+    model.graph_updates = graphed
+    model.set_parameters(copy.deepcopy(start))
+    torch.manual_seed(7)
+    model.train()
+    assert (model._gradient_step == model._minibatch) is not graphed
+    state = model.policy.optimizer.state
+    moments = [value for parameter in model.policy.parameters() for value in state[parameter].values()]
+    return [value.detach().clone() for value in (*model.policy.parameters(), *moments)]
+
+
+@pytest.mark.parametrize("symmetry", ["0.0", "0.5"])
+def test_a_captured_update_is_the_plain_one(symmetry):
+    model = untrained(**{"ppo.symmetry_coefficient": symmetry})
+    first = copy.deepcopy(model.get_parameters())
+    model.learn(2 * N * 24)
+    later = copy.deepcopy(model.get_parameters())
+    assert later["policy.optimizer"]["state"] and not first["policy.optimizer"]["state"]
+    for start in (later, first):
+        plain, graphed = (updated(model, start, graphed=graphed) for graphed in (False, True))
+        names = [name for name, _ in model.policy.named_parameters()]
+        assert any(
+            not torch.equal(start["policy"][name], mine)
+            for name, mine in zip(names, graphed[: len(names)], strict=True)
+        )
+        for mine, theirs in zip(graphed, plain, strict=True):
+            # The same kernels; a library may choose other ones of its own within a graph.
+            assert float((mine - theirs).norm()) <= 1e-3 * float(theirs.norm()) + 1e-9
+    model.env.close()
+
+
+def test_a_captured_update_follows_the_learning_rate():
+    model = untrained()
+    model.learn(2 * N * 24)
+    graph = model._gradient_step
+    assert graph is not None and graph != model._minibatch
+    moved = []
+    for rate in (0.0, 1e-4, 1e-3):
+        before = [parameter.detach().clone() for parameter in model.policy.parameters()]
+        model.lr_schedule = FloatSchedule(rate)
+        model.train()
+        after = model.policy.parameters()
+        moved.append(max(float((a.detach() - b).abs().max()) for a, b in zip(after, before, strict=True)))
+    assert model._gradient_step is graph
+    assert moved[0] == 0.0 < 3.0 * moved[1] < moved[2]
+    assert type(model.get_parameters()["policy.optimizer"]["param_groups"][0]["lr"]) is float
+    model.env.close()
+
+
+def test_a_checkpoint_of_the_gpu_learns_on_without_one(tmp_path: Path):
+    model = untrained()
+    env = model.env
     model.learn(3 * N * 24)
     assert np.isfinite(model.logger.name_to_value["train/value_loss"])
     model.save(tmp_path / "model.zip")
     plain = PPO.load(tmp_path / "model.zip", device="cpu")
     assert {parameter.device.type for parameter in plain.policy.parameters()} == {"cpu"}
     steps = [state["step"].device.type for state in plain.policy.optimizer.state.values()]
-    assert set(steps) == {"cpu"} and not plain.policy.optimizer.param_groups[0]["capturable"]
+    (group,) = plain.policy.optimizer.param_groups
+    assert set(steps) == {"cpu"} and not group["capturable"] and type(group["lr"]) is float
     again = type(model).load(tmp_path / "model.zip", env=env, device="cuda")
     again.set_logger(configure(None, []))
     again.learn(N * 24, reset_num_timesteps=False)

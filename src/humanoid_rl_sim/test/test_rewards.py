@@ -31,7 +31,6 @@ def make_view() -> StepView:
 
     state = SimulationState.zeros(2, JOINTS, CPU)
     default = torch.zeros(JOINTS)
-    state.base_pos[:, 2] = 0.981
     state.foot_contact[:] = True
     state.foot_pos[:, 0, 1], state.foot_pos[:, 1, 1] = 0.1, -0.1
     return StepView(
@@ -48,10 +47,10 @@ def make_view() -> StepView:
         last_joint_vel=zeros(JOINTS),
         projected_gravity=torch.tensor([[0.0, 0.0, -1.0]]).repeat(2, 1),
         base_lin_vel_yaw=zeros(3),
+        base_height=torch.full((2,), 0.981),
+        foot_height=zeros(2),
         air_time=zeros(2),
         contact_time=torch.ones(2, 2),
-        landed=torch.zeros(2, 2, dtype=torch.bool),
-        last_air_time=zeros(2),
         joint_groups=joint_groups(ROBOT, CPU),
     )
 
@@ -61,7 +60,7 @@ def leaning(view: StepView) -> None:
 
 
 def high(view: StepView) -> None:
-    view.state.base_pos[:, 2] = torch.tensor([1.2, 1.1])
+    view.base_height[:] = torch.tensor([1.2, 1.1])
 
 
 def moving(view: StepView) -> None:
@@ -115,9 +114,13 @@ def slipping(view: StepView) -> None:
 def stepping(view: StepView) -> None:
     """The left foot of both is 0.05 m up since 0.3 s; the right one bears since 0.2 s."""
     view.state.foot_contact[:, 0] = False
-    view.state.foot_pos[:, 0, 2] = 0.05
+    view.foot_height[:, 0] = 0.05
     view.air_time[:, 0], view.contact_time[:, 0] = 0.3, 0.0
     view.contact_time[:, 1] = 0.2
+
+
+def folded(view: StepView) -> None:
+    view.state.self_contact[0] = True
 
 
 def side_by_side(view: StepView) -> None:
@@ -152,6 +155,7 @@ CASES = [
     ("foot_clearance", {"height": 0.1, "std": 0.05}, stepping, [math.exp(-1.0), 0.0]),
     ("stand_still", {}, stepping, [0.0, 1.0]),
     ("feet_too_close", {"distance": 0.18}, side_by_side, [0.13, 0.0]),
+    ("self_collision", {}, folded, [1.0, 0.0]),
 ]
 
 
@@ -166,7 +170,7 @@ def test_reward_term_equals_the_number_worked_out_by_hand(name, parameters, arra
 
 def test_base_height_aims_at_the_robots_own_height_by_default():
     view = make_view()
-    view.state.base_pos[:, 2] = torch.tensor([ROBOT.default_base_height, ROBOT.default_base_height - 0.1])
+    view.base_height[:] = torch.tensor([ROBOT.default_base_height, ROBOT.default_base_height - 0.1])
     assert rewards.base_height(view, std=0.1).tolist() == pytest.approx([1.0, math.exp(-1.0)], rel=1e-4)
 
 

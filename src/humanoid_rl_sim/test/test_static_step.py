@@ -7,23 +7,21 @@ import dataclasses
 import pytest
 import torch
 from humanoid_rl_core.errors import UserError
-from humanoid_rl_core.robot import load_robot
-from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
 from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.tasks.environment import Environment
 from humanoid_rl_sim.tasks.graphed import HostSyncError, NoHostSync, StaticStep, check_terms
+from humanoid_rl_sim.tasks.making import make_environment
 
 N = 16
 
 
-def make_environment(task: str = "walk") -> Environment:
-    config = load_task(task)
-    return Environment(config, MujocoSimulator(load_robot(), N, timestep=config.physics_timestep), seed=3)
+def environment_of(task: str = "walk") -> Environment:
+    return make_environment(load_task(task), "mujoco", N, seed=3)
 
 
-@pytest.mark.parametrize("task", ["walk", "stand"])
+@pytest.mark.parametrize("task", ["walk", "stand", "rough"])
 def test_static_step_equals_the_plain_step(task):
-    plain, static = make_environment(task), make_environment(task)
+    plain, static = environment_of(task), environment_of(task)
     step = StaticStep(static)
     plain.reset()
     plain.step(torch.zeros(N, 29))
@@ -40,7 +38,7 @@ def test_static_step_equals_the_plain_step(task):
 
 
 def test_every_lasting_tensor_keeps_its_address():
-    step = StaticStep(make_environment())
+    step = StaticStep(environment_of())
     state = step._state
     addresses = [tensor.data_ptr() for tensor in state.tensors()]
     first = step(torch.zeros(N, 29)).observation.clone()
@@ -54,7 +52,7 @@ def test_every_lasting_tensor_keeps_its_address():
 
 
 def test_a_term_that_needs_the_host_is_named():
-    environment = make_environment()
+    environment = environment_of()
 
     def hasty(view):
         return torch.ones(N) if view.command.abs().max() > 0.1 else torch.zeros(N)

@@ -48,6 +48,14 @@ class PpoConfig:
     """Whether the actor's observation is normalised by running statistics, or by the task's scales alone."""
     initial_std: float = 0.5
     """Standard deviation of the untrained policy's actions."""
+    symmetry_coefficient: float = 0.0
+    """Weight of the mirror loss (Yu, Turk, Liu 2018, "Learning symmetric and low-energy locomotion"): the mean squared
+    difference, in units of action, between the mean action in the mirror image of what is seen, and the mirror image
+    of the mean action. 0 leaves it out."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.symmetry_coefficient < float("inf"):
+            raise UserError(f"ppo.symmetry_coefficient must not be negative, got {self.symmetry_coefficient}")
 
 
 @dataclass(frozen=True)
@@ -160,6 +168,8 @@ class TrainingConfig:
             )
         if self.learner == "device" and self.ppo.state_dependent_exploration:
             raise UserError("ppo.state_dependent_exploration needs learner sb3, not device")
+        if self.learner == "sb3" and self.ppo.symmetry_coefficient > 0.0:
+            raise UserError("ppo.symmetry_coefficient needs learner device, not sb3")
 
     def _check_sac(self) -> None:
         if self.learner != "device":

@@ -23,9 +23,9 @@ from humanoid_rl_core.robot import load_robot
 
 from humanoid_rl_sim.learning import velocity_suite
 from humanoid_rl_sim.learning.actor import Actor, GraphActor, OnnxActor, baseline_graph, run_episodes
-from humanoid_rl_sim.simulators.registry import make_simulator
 from humanoid_rl_sim.tasks.configuration import TaskConfig, load_task
 from humanoid_rl_sim.tasks.environment import Environment
+from humanoid_rl_sim.tasks.making import make_environment
 
 PUSH_TIME = 1.0
 """s after the start of an episode."""
@@ -40,10 +40,8 @@ def push_falls(
     task: TaskConfig, make_actor, speeds: npt.ArrayLike, *, sim: str = "mujoco", seed: int
 ) -> np.ndarray:
     """Push one robot per entry of `speeds` (m/s, random horizontal direction). Returns whether each fell, bool."""
-    robot, n = load_robot(task.robot, task.variant), len(np.asarray(speeds))
-    environment = Environment(
-        task, make_simulator(sim, robot, n, timestep=task.physics_timestep), seed=seed, training=False
-    )
+    n = len(np.asarray(speeds))
+    environment = make_environment(task, sim, n, seed=seed, training=False)
     environment.max_episode_steps = 1 << 30
     direction = np.random.default_rng(seed).uniform(-math.pi, math.pi, n)
     delta = torch.zeros(n, 3)
@@ -135,13 +133,11 @@ def evaluate_velocity(
 
     Success: never falls, and the mean velocity error after the first 2 s is below 0.25 m/s and 0.3 rad/s.
     """
-    robot, ranges = load_robot(task.robot, task.variant), task.command
+    ranges = task.command
     axes = [sorted({r.lower, 0.0, 0.5 * r.upper, r.upper}) for r in (ranges.vx, ranges.vy, ranges.yaw_rate)]
     grid = np.array(list(itertools.product(*axes)), np.float32)
     commands = grid[np.random.default_rng(seed).permutation(len(grid))][np.arange(episodes) % len(grid)]
-    environment = Environment(
-        task, make_simulator(sim, robot, episodes, timestep=task.physics_timestep), seed=seed, training=False
-    )
+    environment = make_environment(task, sim, episodes, seed=seed, training=False)
     environment.max_episode_steps = 1 << 30
     command = torch.as_tensor(commands)
     fell = torch.zeros(episodes, dtype=torch.bool)
@@ -209,7 +205,7 @@ def evaluate_policy(
     Args:
         policy_path: ONNX file.
         task: task name; by default the one the policy was trained on.
-        episodes: episodes of the trial; 200 pushes, or the whole of velocity-v1.
+        episodes: episodes of the trial; 200 pushes, or the whole of velocity-v1 or rough-v1.
         seed: seeds starts, pushes and commands.
         output: where to write the result as JSON, atomically.
         sweep_episodes: episodes per push size of the survival curve.
@@ -229,9 +225,7 @@ def evaluate_policy(
             config,
             make_actor,
             seed=seed,
-            repetitions=math.ceil(episodes / len(velocity_suite.COMMANDS))
-            if episodes
-            else velocity_suite.REPETITIONS,
+            repetitions=math.ceil(episodes / len(velocity_suite.COMMANDS)) if episodes else None,
         )
     else:
         result = evaluate_pushes(
@@ -244,10 +238,18 @@ def evaluate_policy(
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is either the old one or the whole new one."""
+    """Write JSON so that the file is either the old one or the whole new one; what is no number becomes null."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(value, indent=1) + "\n")
+        temporary.write_text(json.dumps(_numbers(value), indent=1, allow_nan=False) + "\n")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

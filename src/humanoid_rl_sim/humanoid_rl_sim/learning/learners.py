@@ -126,7 +126,7 @@ class PpoLearner(Learner):
     def make_model(self, env: Sb3VecEnv) -> TrainedPPO | TrainedDevicePPO:
         ppo = self.config.ppo
         batch = self.config.num_envs * ppo.rollout_steps
-        return self.model_class(
+        model = self.model_class(
             AsymmetricPolicy,
             env,
             learning_rate=ppo.learning_rate,
@@ -150,6 +150,9 @@ class PpoLearner(Learner):
                 "features_extractor_kwargs": self._features_extractor(env, ppo.normalise_observations),
             },
         )
+        if isinstance(model, DevicePPO):
+            model.symmetry_coefficient = ppo.symmetry_coefficient
+        return model
 
     def observations(self, model: TrainedPPO | TrainedDevicePPO) -> torch.Tensor:
         if isinstance(model, TrainedDevicePPO):

@@ -11,7 +11,7 @@ import torch
 from humanoid_rl_core.errors import UserError
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from humanoid_rl_sim.tasks.environment import PRIVILEGED_SIZE, Environment
+from humanoid_rl_sim.tasks.environment import Environment
 
 
 def make_spaces(
@@ -27,7 +27,7 @@ def make_spaces(
         UserError: the bound is not above zero, or beyond the task's clip.
     """
     graph = environment.graph
-    size = graph.observation_size + (PRIVILEGED_SIZE if privileged else 0)
+    size = graph.observation_size + (environment.privileged_size if privileged else 0)
     observation = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
     bound = graph.action_clip if action_bound is None else action_bound
     if not 0.0 < bound <= graph.action_clip:

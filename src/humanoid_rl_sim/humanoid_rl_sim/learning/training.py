@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from humanoid_rl_core.errors import UserError
-from humanoid_rl_core.robot import load_robot
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
@@ -31,9 +30,9 @@ from humanoid_rl_sim.learning.ranks import SEED_STRIDE, Ranks, is_main, join, st
 from humanoid_rl_sim.learning.run_files import append_row, latest_checkpoint, truncate_rows, write_model
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
 from humanoid_rl_sim.learning.training_control import TrainingControl, TrainingProgress
-from humanoid_rl_sim.simulators.registry import make_simulator
 from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.tasks.environment import Environment
+from humanoid_rl_sim.tasks.making import make_environment
 
 CHECKPOINTS_KEPT = 3
 GPU_SIMULATORS = ("mujoco_warp",)
@@ -63,7 +62,7 @@ class _Run(BaseCallback):
         self._elapsed_before = 0.0
         self._rate = self._eta = float("nan")
         self._rng: dict[str, Any] | None = None
-        self._broken_seen = 0
+        self._seen: dict[str, int] = {}
 
     # state that a resumed run continues with; saved within the model
     def _state(self) -> dict[str, Any]:
@@ -242,20 +241,34 @@ class _Run(BaseCallback):
                 "episode_length_s": length,
                 "steps_per_second": self._rate,
                 **{column: values.get(name, float("nan")) for column, name in self.learner.figures.items()},
-                "broken_episodes": self._broken_episodes(),
+                "broken_episodes": self._told(
+                    "broken_episodes",
+                    self.environment.broken_episodes,
+                    "physics broke in %d episodes, which were reset",
+                ),
+                "overflows": self._told(
+                    "overflows",
+                    self.environment.simulator.overflows,
+                    "contacts or constraints were left out in %d steps of a robot, for want of room",
+                ),
+                **self._terrain_levels(),
             },
         )
         self.report("training")
 
-    def _broken_episodes(self) -> int:
-        """Since the start or the last resume; told when there are new ones."""
-        count = int(self.environment.broken_episodes)
-        if count > self._broken_seen:
-            logging.getLogger(__name__).warning(
-                "physics broke in %d episodes, which were reset: %d in all", count - self._broken_seen, count
-            )
-            self._broken_seen = count
+    def _told(self, name: str, counter: torch.Tensor, message: str) -> int:
+        """The counter's value since the start or the last resume; the log tells of what is new."""
+        count = int(counter)
+        new = count - self._seen.get(name, 0)
+        if new:
+            logging.getLogger(__name__).warning(f"{message}: %d in all", new, count)
+            self._seen[name] = count
         return count
+
+    def _terrain_levels(self) -> dict[str, float]:
+        """The mean level of the robots, on a terrain."""
+        cells = self.environment.cells
+        return {} if cells is None else {"terrain_level": cells.level.float().mean().item()}
 
     def _episodes(self) -> tuple[float, float]:
         episodes = self.model.ep_info_buffer
@@ -365,13 +378,12 @@ def train(
         prepare_run_directory(run_dir, config, resume=resume)
     ranks = join(on_gpu=config.sim in GPU_SIMULATORS and torch.cuda.is_available())
     ranks.wait()
-    robot = load_robot(task.robot, task.variant)
     if torch.cuda.is_available():
-        torch.set_float32_matmul_precision(
-            "high"
-        )  # TF32: ten times the speed, and noise far below the gradient's
-    simulator = make_simulator(config.sim, robot, config.num_envs, timestep=task.physics_timestep)
-    environment = Environment(task, simulator, seed=config.seed + SEED_STRIDE * ranks.rank)
+        # TF32: ten times the speed, and noise far below the gradient's.
+        torch.set_float32_matmul_precision("high")
+    environment = make_environment(
+        task, config.sim, config.num_envs, seed=config.seed + SEED_STRIDE * ranks.rank
+    )
     env = Sb3VecEnv(environment, action_bound=learner.action_bound)
     control.environment = environment
     run = _Run(config, learner, run_dir, control, on_progress, ranks)

@@ -1,4 +1,6 @@
-"""The evaluation suite velocity-v1: does a walking policy follow every command, on every floor, pushed and loaded?
+"""The evaluation suites velocity-v1 and rough-v1: does a walking policy follow every command, on every floor, pushed
+and loaded? rough-v1 is the same on every kind and level of the task's terrain; an episode ends where the robot has
+crossed its cell.
 
 Always in MuJoCo on the CPU with every collision shape, so never in the engine of a GPU training and never on the
 training's simplified contacts. The policy sees noisy sensors as in training.
@@ -17,7 +19,6 @@ import torch
 from humanoid_rl_core.robot import load_robot
 
 from humanoid_rl_sim.learning.actor import Actor, run_episodes
-from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
 from humanoid_rl_sim.tasks.configuration import (
     LatencyConfig,
     PushConfig,
@@ -26,12 +27,12 @@ from humanoid_rl_sim.tasks.configuration import (
     TaskConfig,
 )
 from humanoid_rl_sim.tasks.environment import Environment
+from humanoid_rl_sim.tasks.making import make_environment
 
-NAME = "velocity-v1"
 COMMANDS = tuple(itertools.product((-0.5, 0.0, 0.5, 1.0), (-0.3, 0.0, 0.3), (-0.5, 0.0, 0.5)))
 """vx m/s, vy m/s, yaw rate rad/s."""
 REPETITIONS = 9
-"""Episodes per command: 324 in all."""
+"""Episodes per command: 324 in all. On a terrain twice the number of its kinds."""
 EPISODE = 20.0
 """s."""
 PUSHES = PushConfig(interval=Range(5.0, 5.0), speed=Range(0.5, 0.5))
@@ -59,15 +60,33 @@ class Trajectory:
     power: torch.Tensor
     action_rate: torch.Tensor
     slip: torch.Tensor
+    self_contact: torch.Tensor
     peak_torque: torch.Tensor
     """[N, n] largest |torque| relative to the effort limit."""
     fell: torch.Tensor
+    judged: torch.Tensor
+    """[N] steps that were judged, at least 1."""
+    kind: torch.Tensor | None = None
+    """[N] index of the kind of ground in the task's terrain."""
+    level: torch.Tensor | None = None
+    """[N] level of the ground."""
+
+
+def suite_name(task: TaskConfig) -> str:
+    """The suite that judges a task's policies."""
+    return "velocity-v1" if task.terrain is None else "rough-v1"
 
 
 def condition(task: TaskConfig) -> TaskConfig:
     """The task under the suite's conditions; rewards and observation are its own."""
+    terrain = task.terrain and dataclasses.replace(task.terrain, curriculum=False)
     return dataclasses.replace(
-        task, push=PUSHES, randomisation=RANDOMISATION, latency=LATENCY, episode_length=10 * EPISODE
+        task,
+        push=PUSHES,
+        randomisation=RANDOMISATION,
+        latency=LATENCY,
+        terrain=terrain,
+        episode_length=10 * EPISODE,
     )
 
 
@@ -77,7 +96,7 @@ def run(
     """One episode per row of `commands` [N, 3] under the suite's conditions."""
     task = condition(task)
     n, period = len(commands), task.control_period
-    environment = _environment(task, n, seed)
+    environment = make_environment(task, "mujoco", n, seed=seed, collision="full")
     command = torch.as_tensor(commands, dtype=torch.float32)
     environment.set_command(command)
     window, skipped = round(STRIDE / period), round(START / period)
@@ -88,34 +107,43 @@ def run(
         power=torch.zeros(n),
         action_rate=torch.zeros(n),
         slip=torch.zeros(n),
+        self_contact=torch.zeros(n),
         peak_torque=torch.zeros(n, len(environment.robot.joint_names)),
         fell=torch.zeros(n, dtype=torch.bool),
+        judged=torch.zeros(n),
     )
+    if environment.cells is not None:
+        result.kind, result.level = environment.cells.kind, environment.cells.level
+    walking = torch.ones(n, dtype=torch.bool)
     steps = round(EPISODE / period)
 
     def on_step(step: int, outcome: Any) -> None:
         view, state = environment.view, environment.simulator.state
-        result.fell |= outcome.terminated
+        result.fell |= walking & outcome.terminated
+        walking.logical_and_(~(outcome.terminated | outcome.truncated))
         recent.append(torch.cat((view.base_lin_vel_yaw[:, :2], state.base_ang_vel[:, 2:3]), 1))
         del recent[:-window]
         if step < skipped:
             return
+        result.judged += walking
         error = torch.stack(recent).mean(0) - command
-        result.velocity_error += error[:, :2].norm(dim=1)
-        result.yaw_rate_error += error[:, 2].abs()
-        result.power += (state.joint_torque * state.joint_vel).abs().sum(1)
-        result.action_rate += (view.action - view.last_action).abs().mean(1)
+        result.velocity_error += walking * error[:, :2].norm(dim=1)
+        result.yaw_rate_error += walking * error[:, 2].abs()
+        result.power += walking * (state.joint_torque * state.joint_vel).abs().sum(1)
+        result.action_rate += walking * (view.action - view.last_action).abs().mean(1)
         speed = state.foot_vel[:, :, :2].norm(dim=2) * state.foot_contact
-        result.slip += speed.sum(1) / state.foot_contact.sum(1).clamp(min=1)
-        peak = state.joint_torque.abs() / view.effort_limit
+        result.slip += walking * speed.sum(1) / state.foot_contact.sum(1).clamp(min=1)
+        result.self_contact += walking * state.self_contact
+        peak = walking[:, None] * state.joint_torque.abs() / view.effort_limit
         result.peak_torque.copy_(torch.maximum(result.peak_torque, peak))
 
     try:
         run_episodes(environment, make_actor(environment), steps, on_step)
     finally:
         environment.close()
-    for name in ("velocity_error", "yaw_rate_error", "power", "action_rate", "slip"):
-        getattr(result, name).div_(steps - skipped)
+    result.judged.clamp_(min=1.0)
+    for name in ("velocity_error", "yaw_rate_error", "power", "action_rate", "slip", "self_contact"):
+        getattr(result, name).div_(result.judged)
     return result
 
 
@@ -124,10 +152,12 @@ def evaluate(
     make_actor: Callable[[Environment], Actor],
     *,
     seed: int = 0,
-    repetitions: int = REPETITIONS,
+    repetitions: int | None = None,
     sweep_episodes: int = SWEEP_EPISODES,
 ) -> dict[str, Any]:
     """The whole suite. Returns the contents of evaluation.json."""
+    if repetitions is None:
+        repetitions = REPETITIONS if task.terrain is None else 2 * len(task.terrain.kinds)
     commands = np.repeat(np.array(COMMANDS), repetitions, axis=0)
     measured = run(task, make_actor, commands, seed=seed)
     stays = ~measured.fell
@@ -147,7 +177,7 @@ def evaluate(
     return {
         "task": task.name,
         "kind": "velocity",
-        "suite": NAME,
+        "suite": suite_name(task),
         "simulator": "mujoco",
         "episodes": len(commands),
         "seed": seed,
@@ -158,6 +188,7 @@ def evaluate(
         "power_w": mean(measured.power),
         "action_rate": mean(measured.action_rate),
         "foot_slip_mps": mean(measured.slip),
+        "self_contact": mean(measured.self_contact),
         "peak_torque_of_limit": dict(zip(names, np.round(peak.tolist(), 3).tolist(), strict=True)),
         "largest_push_survived_mps": {
             "standing": largest_push(task, make_actor, (0.0, 0.0, 0.0), seed=seed, episodes=sweep_episodes),
@@ -174,7 +205,28 @@ def evaluate(
             }
             for i, command in enumerate(COMMANDS)
         ],
+        **({} if task.terrain is None else {"terrain": _by_ground(task, measured, success.flatten())}),
     }
+
+
+def _by_ground(task: TaskConfig, measured: Trajectory, success: torch.Tensor) -> list[dict[str, Any]]:
+    """Success by kind of ground and level; a level without episodes has none."""
+    assert task.terrain is not None and measured.kind is not None and measured.level is not None
+    rows = []
+    for index, kind in enumerate(task.terrain.kinds):
+        on_kind = measured.kind == index
+        levels = [on_kind & (measured.level == level) for level in range(task.terrain.levels)]
+        rows.append(
+            {
+                "kind": kind,
+                "success": float(success[on_kind].float().mean()),
+                "survival": float((~measured.fell)[on_kind].float().mean()),
+                "levels": [
+                    float(success[rows_].float().mean()) if bool(rows_.any()) else None for rows_ in levels
+                ],
+            }
+        )
+    return rows
 
 
 def largest_push(
@@ -186,9 +238,10 @@ def largest_push(
     episodes: int,
 ) -> float:
     """Largest sudden change of the base's velocity in m/s that `SURVIVED` of the episodes survive, and every smaller
-    one of `PUSH_SWEEP`; from all directions, 3 s after the start, on the nominal robot."""
+    one of `PUSH_SWEEP`; from all directions, 3 s after the start, on the nominal robot and level ground."""
     n = episodes * len(PUSH_SWEEP)
-    environment = _environment(task, n, seed, training=False)
+    level = dataclasses.replace(task, terrain=None)
+    environment = make_environment(level, "mujoco", n, seed=seed, training=False, collision="full")
     environment.max_episode_steps = 1 << 30
     environment.set_command(torch.tensor(command).repeat(n, 1))
     speed = torch.tensor(PUSH_SWEEP).repeat_interleave(episodes)
@@ -217,12 +270,6 @@ def largest_push(
     return survived
 
 
-def _environment(task: TaskConfig, n: int, seed: int, *, training: bool = True) -> Environment:
-    robot = load_robot(task.robot, task.variant)
-    simulator = MujocoSimulator(robot, n, timestep=task.physics_timestep, collision="full")
-    return Environment(task, simulator, seed=seed, training=training)
-
-
 def table(result: dict[str, Any]) -> list[str]:
     """A result in lines."""
     pushes, torque = result["largest_push_survived_mps"], result["peak_torque_of_limit"]
@@ -232,7 +279,7 @@ def table(result: dict[str, Any]) -> list[str]:
         f"(stayed up in {result['survival']:.1%})",
         f"mean error {result['velocity_error_mps']:.3f} m/s, {result['yaw_rate_error_radps']:.3f} rad/s; "
         f"power {result['power_w']:.0f} W, action rate {result['action_rate']:.2f}, "
-        f"slip {result['foot_slip_mps']:.3f} m/s",
+        f"slip {result['foot_slip_mps']:.3f} m/s, touches itself {result['self_contact']:.1%} of the time",
         f"peak torque {torque[hardest]:.0%} of the limit ({hardest}); largest push survived "
         f"{pushes['standing']:g} m/s standing, {pushes['walking']:g} m/s walking",
         "    vx    vy  yaw   success  m/s    rad/s",
@@ -242,4 +289,11 @@ def table(result: dict[str, Any]) -> list[str]:
         f"{row['velocity_error_mps']:7.3f}{row['yaw_rate_error_radps']:8.3f}"
         for row in result["conditions"]
     ]
+    if "terrain" in result:
+        lines.append("ground        success   by level, from the easiest")
+        lines += [
+            f"{row['kind']:12s}{row['success']:9.0%}   "
+            + " ".join("   -" if value is None else f"{value:4.0%}" for value in row["levels"])
+            for row in result["terrain"]
+        ]
     return lines

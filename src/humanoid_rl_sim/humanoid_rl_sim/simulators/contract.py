@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from humanoid_rl_core.robot import Gains, RobotModel
 
+from humanoid_rl_sim.simulators.height_field import HeightField
+
 
 @dataclass
 class SimulationState:
@@ -44,7 +46,9 @@ class SimulationState:
     foot_force: torch.Tensor
     """[N, 2, 3] N, net force the ground exerts on the foot."""
     foot_contact: torch.Tensor
-    """[N, 2] bool, whether the foot touches anything."""
+    """[N, 2] bool, whether the foot touches the ground."""
+    self_contact: torch.Tensor
+    """[N] bool, whether the robot touches itself; never where only the soles collide."""
 
     @classmethod
     def zeros(cls, num_envs: int, num_joints: int, device: torch.device) -> SimulationState:
@@ -65,6 +69,7 @@ class SimulationState:
             foot_vel=new(2, 3),
             foot_force=new(2, 3),
             foot_contact=torch.zeros((num_envs, 2), dtype=torch.bool, device=device),
+            self_contact=torch.zeros(num_envs, dtype=torch.bool, device=device),
         )
 
 
@@ -123,16 +128,21 @@ class ModelProperties:
 
 
 class Simulator(ABC):
-    """A batch of `num_envs` independent robots on flat ground, each under joint PD control at physics rate."""
+    """A batch of `num_envs` independent robots, each alone on the ground, under joint PD control at physics rate."""
 
     robot: RobotModel
     num_envs: int
     device: torch.device
     timestep: float
     """Physics time step in s."""
+    height_field: HeightField | None
+    """The ground, the same for all; None where it is level and at height 0."""
     state: SimulationState
     properties: ModelProperties
     """As last set."""
+    overflows: torch.Tensor
+    """[] int64: how often, since the start, an environment had more contacts or constraints in a control step than
+    the engine has room for, so that some were left out. Zero for an engine that makes room."""
 
     @abstractmethod
     def set_gains(self, gains: Gains) -> None:

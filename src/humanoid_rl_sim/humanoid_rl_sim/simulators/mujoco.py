@@ -11,8 +11,10 @@ from humanoid_rl_core.robot import Gains, RobotModel
 from mujoco.batch import Batch
 
 from humanoid_rl_sim.simulators.contract import InitialState, ModelProperties, SimulationState, Simulator
+from humanoid_rl_sim.simulators.height_field import HeightField
 from humanoid_rl_sim.simulators.mujoco_model import (
     FOOT_CONTACT_SENSORS,
+    SELF_CONTACT_SENSOR,
     Collision,
     add_sole_sites,
     build_mujoco_spec,
@@ -34,6 +36,7 @@ class MujocoSimulator(Simulator):
         timestep: physics step in s.
         num_threads: worker threads, 0 = one per core.
         collision: "feet" collides the soles with the ground only (training), "full" every body.
+        height_field: the ground; level without.
     """
 
     def __init__(
@@ -44,12 +47,14 @@ class MujocoSimulator(Simulator):
         timestep: float = 0.005,
         num_threads: int = 0,
         collision: Collision = "feet",
+        height_field: HeightField | None = None,
     ) -> None:
         self.robot = robot
         self.num_envs = num_envs
         self.device = torch.device("cpu")
-        self.timestep = timestep
-        spec = build_mujoco_spec(robot, timestep=timestep, collision=collision)
+        self.timestep, self.height_field = timestep, height_field
+        self.overflows = torch.zeros((), dtype=torch.long)
+        spec = build_mujoco_spec(robot, timestep=timestep, collision=collision, height_field=height_field)
         _add_foot_sensors(spec, robot)
         self.model = spec.compile()
         self._soles = np.flatnonzero(self.model.geom_priority > 0)
@@ -70,6 +75,7 @@ class MujocoSimulator(Simulator):
             tuple(sensor_slice(self.model, name) for name in names)
             for names in zip(FOOT_POSITION_SENSORS, FOOT_VELOCITY_SENSORS, FOOT_CONTACT_SENSORS, strict=True)
         ]
+        self._self_contact = sensor_slice(self.model, SELF_CONTACT_SENSOR) if collision == "full" else None
         self.properties = ModelProperties.nominal(num_envs, len(robot.joint_names), self.device)
         self._gains = robot.gains["stiff"]
         self._apply_actuators()
@@ -109,6 +115,8 @@ class MujocoSimulator(Simulator):
             state.foot_vel[rows, foot] = sensors[:, velocity].float()
             state.foot_contact[rows, foot] = touch[:, 0] > 0
             state.foot_force[rows, foot] = touch[:, 1:4].float()
+        if self._self_contact is not None:
+            state.self_contact[rows] = sensors[:, self._self_contact.start] > 0
 
     def reset(self, mask: torch.Tensor, initial: InitialState) -> None:
         rows = mask.nonzero().squeeze(-1)

@@ -18,8 +18,10 @@ from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import Gains, RobotModel
 
 from humanoid_rl_sim.simulators.contract import InitialState, ModelProperties, SimulationState, Simulator
+from humanoid_rl_sim.simulators.height_field import HeightField
 from humanoid_rl_sim.simulators.mujoco_model import (
     FOOT_CONTACT_SENSORS,
+    SELF_CONTACT_SENSOR,
     Collision,
     add_sole_sites,
     build_mujoco_spec,
@@ -35,9 +37,16 @@ RANDOMISED = (
 """Model fields of which every world has its own."""
 DERIVED = ("body_subtreemass", "body_invweight0", "dof_invweight0")
 """What `mujoco_warp.set_const` computes from them."""
-CONTACTS_FULL, CONSTRAINTS_FULL = 24, 160
-"""Contacts (on average) and constraint rows per world with collision="full": a fallen robot rests on a dozen
-shapes of 3 rows each, and has up to 29 joints at a limit."""
+CONTACTS_PER_PAIR = 4
+"""Contacts that the engine keeps of one shape on a height field."""
+CONTACTS_FULL, CONSTRAINTS_FULL = 16, 110
+"""Contacts (on average) and constraint rows per world that collision="full" adds to those of the soles: a fallen
+robot rests on a dozen shapes of 3 rows each."""
+INCOMPLETE = int(
+    mjw.OverflowType.NEFC | mjw.OverflowType.NJMAX_NNZ | mjw.OverflowType.BROADPHASE
+    | mjw.OverflowType.NARROWPHASE | mjw.OverflowType.CCD | mjw.OverflowType.HFIELD
+)  # fmt: skip
+"""The engine's flags for contacts or constraints that found no room."""
 
 
 class MujocoWarpSimulator(Simulator):
@@ -49,6 +58,7 @@ class MujocoWarpSimulator(Simulator):
         timestep: physics step in s.
         device: "cuda", "cuda:1", "cpu"; "" is the GPU where there is one.
         collision: "feet" collides the soles with the ground only (training), "full" every body.
+        height_field: the ground; level without.
 
     Raises:
         UserError: a CUDA device is asked for and there is none.
@@ -62,6 +72,7 @@ class MujocoWarpSimulator(Simulator):
         timestep: float = 0.005,
         device: str = "",
         collision: Collision = "feet",
+        height_field: HeightField | None = None,
     ) -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UserError(f"device {device}: torch finds no CUDA GPU; use device cpu")
@@ -70,18 +81,20 @@ class MujocoWarpSimulator(Simulator):
             self.device = torch.device("cuda", torch.cuda.current_device())
         wp.init()
         self.robot, self.num_envs, self.timestep = robot, num_envs, timestep
-        spec = build_mujoco_spec(robot, timestep=timestep, collision=collision)
+        self.height_field = height_field
+        spec = build_mujoco_spec(robot, timestep=timestep, collision=collision, height_field=height_field)
         sole_sites = add_sole_sites(spec, robot)
         self.mj_model = model = spec.compile()
         soles_count = int((model.geom_priority > 0).sum())
-        contacts = soles_count if collision == "feet" else CONTACTS_FULL
-        constraints = 3 * soles_count + len(robot.joint_names) if collision == "feet" else CONSTRAINTS_FULL
+        contacts = soles_count * (1 if height_field is None else CONTACTS_PER_PAIR)
+        constraints = 3 * contacts + len(robot.joint_names)
+        if collision == "full":
+            contacts, constraints = contacts + CONTACTS_FULL, constraints + CONSTRAINTS_FULL
         with self._engine():
             # The sums and inverses that depend on a randomised field are per world too.
             self._model = mjw.put_model(model, dict.fromkeys((*RANDOMISED, *DERIVED), num_envs))
-            # Printing from a kernel costs more than the iterations do; ten are enough for control (mujoco_model.py).
-            quiet = mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS
-            self._model.opt.warn_overflow &= ~int(quiet)
+            # Printing from a kernel costs more than what it tells of; `overflows` counts what matters.
+            self._model.opt.warn_overflow = 0
             self._data = mjw.make_data(model, nworld=num_envs, nconmax=contacts, njmax=constraints)
         self._graphs: dict[int, wp.Graph] = {}
         self.state = SimulationState.zeros(num_envs, len(robot.joint_names), self.device)
@@ -101,11 +114,13 @@ class MujocoWarpSimulator(Simulator):
             view("qacc_warmstart"), view("actuator_force"), view("sensordata"),
         )  # fmt: skip
         self._xquat, self._cvel, self._com = view("xquat"), view("cvel"), view("subtree_com")
-        self._site_pos = view("site_xpos")
+        self._site_pos, self._overflow = view("site_xpos"), view("overflow")
+        self.overflows = torch.zeros((), dtype=torch.long, device=self.device)
         self._soles = index(np.flatnonzero(model.geom_priority > 0))
         self._foot_bodies = index(np.array([model.body(link).id for link in robot.foot_links]))
         self._foot_sites = index(np.array([model.site(name).id for name in sole_sites]))
         self._contacts = [sensor_slice(model, name) for name in FOOT_CONTACT_SENSORS]
+        self._self_contact = sensor_slice(model, SELF_CONTACT_SENSOR) if collision == "full" else None
         imu = model.site(robot.imu_link)
         self._imu_body = int(model.site_bodyid[imu.id])
         self._imu_mount = torch.as_tensor(model.site_quat[imu.id], dtype=torch.float32, device=self.device)
@@ -178,12 +193,16 @@ class MujocoWarpSimulator(Simulator):
 
     def refresh(self) -> None:
         self._update_kinematics()
+        self.overflows += (self._overflow.bitwise_and(INCOMPLETE) != 0).sum()
+        self._overflow.zero_()
         state, data = self.state, self._sensors
         state.joint_torque.copy_(self._force)
         for foot, contact in enumerate(self._contacts):
             touch = data[:, contact]  # number of contacts, then the force of the ground on the foot
             state.foot_contact[:, foot] = touch[:, 0] > 0
             state.foot_force[:, foot] = touch[:, 1:4]
+        if self._self_contact is not None:
+            state.self_contact.copy_(data[:, self._self_contact.start] > 0)
 
     def _update_kinematics(self) -> None:
         """Everything that follows from qpos and qvel."""
@@ -227,6 +246,7 @@ class MujocoWarpSimulator(Simulator):
         state.joint_torque.copy_(torch.where(rows, 0.0, state.joint_torque))
         state.foot_force.copy_(torch.where(rows[..., None], 0.0, state.foot_force))
         state.foot_contact.logical_and_(~rows)
+        state.self_contact.logical_and_(~mask)
 
     def copy_state(self, other: MujocoWarpSimulator) -> None:
         """Take over the physical state of another simulator of the same size, solver's memory included."""

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.robot import RobotModel
 
 from humanoid_rl_sim.simulators.contract import Simulator
+from humanoid_rl_sim.simulators.height_field import HeightField
 
 SIMULATORS = ("mujoco", "mujoco_warp")
 
 
-def make_simulator(name: str, robot: RobotModel, num_envs: int, *, timestep: float) -> Simulator:
+def make_simulator(
+    name: str,
+    robot: RobotModel,
+    num_envs: int,
+    *,
+    timestep: float,
+    collision: Literal["feet", "full"] = "feet",
+    height_field: HeightField | None = None,
+) -> Simulator:
     """A simulator with `num_envs` copies of `robot`; imports its engine only now.
+
+    Args:
+        name: one of `SIMULATORS`.
+        robot: the robot.
+        num_envs: number of environments.
+        timestep: physics step in s.
+        collision: what collides: the soles with the ground, or every shape with everything.
+        height_field: the ground; level without.
 
     Raises:
         UserError: unknown name.
@@ -19,7 +38,9 @@ def make_simulator(name: str, robot: RobotModel, num_envs: int, *, timestep: flo
     if name == "mujoco":
         from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
 
-        return MujocoSimulator(robot, num_envs, timestep=timestep)
+        return MujocoSimulator(
+            robot, num_envs, timestep=timestep, collision=collision, height_field=height_field
+        )
     if name == "mujoco_warp":
         try:
             from humanoid_rl_sim.simulators.mujoco_warp import MujocoWarpSimulator
@@ -27,7 +48,9 @@ def make_simulator(name: str, robot: RobotModel, num_envs: int, *, timestep: flo
             raise UserError(
                 f"simulator mujoco_warp needs the package {error.name}: pip install -r requirements/gpu.txt"
             ) from None
-        return MujocoWarpSimulator(robot, num_envs, timestep=timestep)
+        return MujocoWarpSimulator(
+            robot, num_envs, timestep=timestep, collision=collision, height_field=height_field
+        )
     raise UserError(
         f"unknown simulator '{name}'{nearest(name, SIMULATORS)}; simulators: {', '.join(SIMULATORS)}"
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml
+
+from humanoid_rl_sim.tasks.terrain import TerrainConfig
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,15 @@ class CommandConfig:
     """s between two draws."""
     standing_fraction: float = 0.1
     """Fraction of draws that are zero."""
+    full_range_at: float = 0.0
+    """Fraction of a training after which commands have their full ranges, growing linearly until then."""
+    initial_fraction: float = 0.3
+    """Fraction of the ranges, from the command nearest to zero, with which such a training starts."""
+
+    def __post_init__(self) -> None:
+        for name in ("full_range_at", "initial_fraction"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"command.{name} must be between 0 and 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,10 @@ class TaskConfig:
     """Reward -> its `weight`, its parameters, and its `term` (tasks/rewards.py) where that is not its name."""
     terminations: Mapping[str, Mapping[str, Any]]
     """Termination term -> its named parameters (tasks/terminations.py)."""
+    terrain: TerrainConfig | None = None
+    """The ground; level without."""
+    collision: Literal["feet", "full"] = "feet"
+    """What collides in training: the soles with the ground, or every shape with the ground and the others."""
     robot: str = "g1"
     variant: str = "rev_1_0"
     control_period: float = 0.02

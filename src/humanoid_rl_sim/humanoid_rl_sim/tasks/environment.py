@@ -18,8 +18,10 @@ from humanoid_rl_core.robot import Gains, RobotModel
 
 from humanoid_rl_sim.simulators.contract import InitialState, ModelProperties, Simulator
 from humanoid_rl_sim.tasks import rewards, terminations
+from humanoid_rl_sim.tasks.cells import SCAN_CLIP, Cells
 from humanoid_rl_sim.tasks.configuration import Range, TaskConfig
 from humanoid_rl_sim.tasks.terms import bind_term
+from humanoid_rl_sim.tasks.terrain import Terrain
 from humanoid_rl_sim.tasks.view import StepView
 
 COMMAND_NAMES = ("vx", "vy", "yaw_rate")
@@ -89,10 +91,15 @@ def joint_groups(robot: RobotModel, device: torch.device) -> dict[str, torch.Ten
 
 
 PRIVILEGED_SIZE = 3 + 3 + 3 + 1 + 2 + 2 + 2 + 3
+"""Without a height scan."""
 NOMINAL_WEIGHT = 9.81 * 33.34
 """N; only the scale on which the critic sees forces."""
 SENSELESS = 1.0e3
 """rad/s, m/s or m: an order of magnitude beyond what a falling robot reaches."""
+START_SCATTER = 0.3
+"""m, half-width along x and y of where robots start around the middle of a cell of terrain."""
+START_LIFT = 0.02
+"""m above standing at which robots start on terrain: bent ankles must not begin inside the ground."""
 PUSH_FORESIGHT = 0.5
 """s, time constant with which a coming push enters the critic's view."""
 
@@ -121,13 +128,13 @@ class StepResult:
     terminated: torch.Tensor
     """[N] bool: failed."""
     truncated: torch.Tensor
-    """[N] bool: ran out of time without having failed."""
+    """[N] bool: ran out of time, or across its cell of the terrain, without having failed."""
     final_observation: torch.Tensor
     """[N, observation_size] the last observation of the episode, before any reset."""
     privileged: torch.Tensor
-    """[N, PRIVILEGED_SIZE] what the critic may know beside the observation (`Environment._privileged`)."""
+    """[N, privileged_size] what the critic may know beside the observation (`Environment._privileged`)."""
     final_privileged: torch.Tensor
-    """[N, PRIVILEGED_SIZE] the same, before any reset."""
+    """[N, privileged_size] the same, before any reset."""
 
 
 class Environment:
@@ -137,11 +144,18 @@ class Environment:
         task: the task.
         simulator: freshly made; its timestep must be the task's.
         seed: seeds every random draw; equal seeds give equal runs on the CPU.
-        training: False turns observation noise, pushes, latency and randomisation off.
+        training: False turns observation noise, pushes, latency, randomisation and curricula off.
+        terrain: the task's terrain, on which the simulator was made.
     """
 
     def __init__(
-        self, task: TaskConfig, simulator: Simulator, *, seed: int = 0, training: bool = True
+        self,
+        task: TaskConfig,
+        simulator: Simulator,
+        *,
+        seed: int = 0,
+        training: bool = True,
+        terrain: Terrain | None = None,
     ) -> None:
         self.task, self.simulator, self.robot = task, simulator, simulator.robot
         self.num_envs, self.device = simulator.num_envs, simulator.device
@@ -149,6 +163,10 @@ class Environment:
             raise ValueError(
                 f"simulator timestep {simulator.timestep} is not the task's {task.physics_timestep}"
             )
+        if (task.terrain is None) != (terrain is None) or simulator.height_field is not (
+            terrain.field if terrain else None
+        ):
+            raise ValueError("the simulator's ground is not the task's terrain")
         self.training = training
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
         self.graph = make_policy_graph(task, self.robot).to(self.device)
@@ -157,6 +175,12 @@ class Environment:
         simulator.set_gains(gain_set(task, self.robot))
 
         n, joints = self.num_envs, len(self.robot.joint_names)
+        self.cells: Cells | None = None
+        self._curriculum = training and task.terrain is not None and task.terrain.curriculum
+        if task.terrain is not None and terrain is not None:
+            self.cells = Cells(task.terrain, terrain, n, self.device, curriculum=self._curriculum)
+        self.privileged_size = PRIVILEGED_SIZE + (self.cells.scan_size if self.cells else 0)
+        """Size of what the critic sees beside the observation."""
 
         def vector(values) -> torch.Tensor:
             return torch.as_tensor(values, dtype=torch.float32, device=self.device)
@@ -199,10 +223,10 @@ class Environment:
             last_joint_vel=zeros(joints),
             projected_gravity=zeros(3),
             base_lin_vel_yaw=zeros(3),
+            base_height=zeros(),
+            foot_height=zeros(2),
             air_time=zeros(2),
             contact_time=zeros(2),
-            landed=torch.zeros(n, 2, dtype=torch.bool, device=self.device),
-            last_air_time=zeros(2),
             joint_groups=joint_groups(self.robot, self.device),
         )
         self.reward_terms = []
@@ -281,14 +305,20 @@ class Environment:
         terminated = broken
         for _, term in self.termination_terms:
             terminated = terminated | term(view)
-        truncated = (self.episode_steps >= self.max_episode_steps) & ~terminated
+        truncated = self.episode_steps >= self.max_episode_steps
+        if self.cells is not None:
+            crossed = self.cells.crossed(view.state.base_pos)
+            truncated = truncated | crossed
+        truncated = truncated & ~terminated
         final_observation, _, _ = self._observe()
         final_privileged = self._privileged()
 
+        if self.cells is not None and self._curriculum:
+            self.cells.regrade(crossed & ~terminated, terminated, self._uniform())
         self._reset(terminated | truncated)
         self._command_left -= self.task.control_period
         self._resample_command(self._command_left <= 0.0)
-        self._update_orientation()
+        self._update_frame()
         return StepResult(
             observation=self._next_observation(),
             reward=reward,
@@ -352,13 +382,21 @@ class Environment:
         self._steps_summed.zero_()
         return {name: mean for (name, _, _), mean in zip(self.reward_terms, means, strict=True)}
 
-    def _update_orientation(self) -> None:
+    def _update_frame(self) -> None:
+        """What follows from where the base and the feet are."""
         view, quat = self.view, self.view.state.base_quat
         view.projected_gravity = projected_gravity(quat)
         w, x, y, z = quat.unbind(1)
         yaw = torch.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
         self._yaw = torch.cos(yaw), torch.sin(yaw)
         view.base_lin_vel_yaw = self._to_yaw_frame(view.state.base_lin_vel)
+        base, feet = view.state.base_pos, view.state.foot_pos
+        if self.cells is None:
+            view.base_height, view.foot_height = base[:, 2], feet[:, :, 2]
+        else:
+            ground = self.cells.ground.height(torch.cat((base[:, None, :2], feet[:, :, :2]), 1))
+            view.base_height = base[:, 2] - ground[:, 0]
+            view.foot_height = feet[:, :, 2] - ground[:, 1:]
 
     def _to_yaw_frame(self, vector: torch.Tensor) -> torch.Tensor:
         """World vectors [N, 3] in the level frame that shares the base's yaw."""
@@ -367,10 +405,8 @@ class Environment:
 
     def _update_view(self) -> None:
         view, period = self.view, self.task.control_period
-        self._update_orientation()
+        self._update_frame()
         contact = view.state.foot_contact
-        view.landed = contact & (view.air_time > 0.0)
-        view.last_air_time = torch.where(view.landed, view.air_time, view.last_air_time)
         view.air_time = torch.where(contact, 0.0, view.air_time + period)
         view.contact_time = torch.where(contact, view.contact_time + period, 0.0)
 
@@ -410,13 +446,14 @@ class Environment:
         return observation
 
     def _privileged(self) -> torch.Tensor:
-        """What only a simulator knows, for the critic: [N, PRIVILEGED_SIZE].
+        """What only a simulator knows, for the critic: [N, privileged_size].
 
         Base velocity in the yaw frame (3, m/s), base angular velocity (3, rad/s) and gravity direction (3) without
         noise, base height relative to standing (1, m), foot contacts (2), vertical foot forces (2, body weights),
         heights of the feet (2, m), and the next push: how near it is (1, exp(-time left / PUSH_FORESIGHT)) and its
         velocity in the yaw frame times that (2, m/s). A push is nothing the actor could have caused; a critic that
-        sees it coming does not blame it on the actor (input-dependent baseline, Mao et al. 2019).
+        sees it coming does not blame it on the actor (input-dependent baseline, Mao et al. 2019). Heights are above
+        the ground; on a terrain the height scan follows: the ground's depth below a standing base (P, m).
         """
         view, state = self.view, self.view.state
         if self.training and self.task.push is not None:
@@ -424,19 +461,20 @@ class Environment:
             push = torch.cat((nearness, nearness * self._to_yaw_frame(self._push_delta)[:, :2]), 1)
         else:
             push = torch.zeros(self.num_envs, 3, device=self.device)
-        return torch.cat(
-            (
-                view.base_lin_vel_yaw,
-                state.base_ang_vel,
-                view.projected_gravity,
-                state.base_pos[:, 2:3] - self.robot.default_base_height,
-                state.foot_contact.float(),
-                state.foot_force[:, :, 2] / NOMINAL_WEIGHT,
-                state.foot_pos[:, :, 2],
-                push,
-            ),
-            1,
-        )
+        parts = [
+            view.base_lin_vel_yaw,
+            state.base_ang_vel,
+            view.projected_gravity,
+            view.base_height[:, None] - self.robot.default_base_height,
+            state.foot_contact.float(),
+            state.foot_force[:, :, 2] / NOMINAL_WEIGHT,
+            view.foot_height,
+            push,
+        ]
+        if self.cells is not None:
+            depth = self.cells.scan(state.base_pos, *self._yaw) - self.robot.default_base_height
+            parts.append(depth.clamp(-SCAN_CLIP, SCAN_CLIP))
+        return torch.cat(parts, 1)
 
     # -- events ------------------------------------------------------------------------------------------------
 
@@ -446,8 +484,13 @@ class Environment:
         lower, upper = self._reset_pos_limits
         roll, pitch = self._symmetric(config.tilt_noise), self._symmetric(config.tilt_noise)
         yaw = self._symmetric(math.pi)
-        base_pos = torch.zeros(n, 3, device=self.device)
-        base_pos[:, 2] = self.robot.default_base_height
+        if self.cells is None:
+            base_pos = torch.zeros(n, 3, device=self.device)
+        else:
+            base_pos = self.cells.origin()
+            base_pos[:, :2] += self._symmetric(START_SCATTER, 2)
+            base_pos[:, 2] += START_LIFT
+        base_pos[:, 2] += self.robot.default_base_height
         base_lin_vel = torch.zeros(n, 3, device=self.device)
         base_lin_vel[:, :2] = self._symmetric(config.base_velocity_noise, 2)
         self.simulator.reset(
@@ -493,6 +536,11 @@ class Environment:
         config = self.task.command
         lower, upper = self._command_ranges.unbind(1)
         command = lower + (upper - lower) * self._uniform(3)
+        if self.training and config.full_range_at > 0.0:
+            grown = (self.training_progress / config.full_range_at).clamp(max=1.0)
+            share = config.initial_fraction + (1.0 - config.initial_fraction) * grown
+            easiest = torch.zeros_like(lower).clamp(lower, upper)
+            command = easiest + share * (command - easiest)
         command *= (self._uniform() >= config.standing_fraction)[:, None]
         self.view.command = torch.where(mask[:, None], command, self.view.command)
         self._command_left = torch.where(mask, self._draw(config.resampling_time), self._command_left)

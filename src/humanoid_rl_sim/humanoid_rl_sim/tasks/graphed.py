@@ -134,7 +134,7 @@ class StaticStep:
         self._state = StaticState(environment, environment.view)
         self._graph: torch.cuda.CUDAGraph | None = None
         if environment.device.type == "cuda" and graph:
-            self._graph = captured(environment, self._run_once)
+            self._graph = captured(self._run_once, environment.device, environment.generator)
 
     def _run_once(self) -> None:
         self._result = self._run()
@@ -159,19 +159,26 @@ class StaticStep:
         return self._result
 
 
-def captured(environment: Environment, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """`work`, which steps the environment at fixed addresses, as a CUDA graph.
+def captured(
+    work: Callable[[], None], device: torch.device, generator: torch.Generator | None = None
+) -> torch.cuda.CUDAGraph:
+    """`work`, which reads and writes tensors at fixed addresses, as a CUDA graph.
 
-    It is run a few times first: kernels are compiled and libraries set up outside the capture.
+    It is run a few times first: kernels are compiled and libraries set up outside the capture. What those runs
+    change is the caller's to restore; the capture itself computes nothing.
+
+    Args:
+        generator: one that `work` draws from beside torch's own.
     """
-    side = torch.cuda.Stream(environment.device)
+    side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(WARM_UP_STEPS):
             work()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(environment.generator)
+    if generator is not None:
+        graph.register_generator_state(generator)
     # A preview in another thread may read the device meanwhile.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         work()

@@ -24,7 +24,7 @@ def upright(view: StepView, *, std: float) -> torch.Tensor:
 def base_height(view: StepView, *, std: float, target: float | None = None) -> torch.Tensor:
     """exp(-(height error / std)²); without `target` the robot's default base height, m."""
     height = view.robot.default_base_height if target is None else target
-    return torch.exp(-((view.state.base_pos[:, 2] - height) / std).square())
+    return torch.exp(-((view.base_height - height) / std).square())
 
 
 def track_linear_velocity(view: StepView, *, std: float) -> torch.Tensor:
@@ -45,7 +45,7 @@ def capture_point_error(view: StepView, *, clip: float) -> torch.Tensor:
     position + velocity sqrt(height / g) (Pratt et al. 2006).
     """
     state = view.state
-    time_constant = torch.sqrt(state.base_pos[:, 2:3].clamp(min=0.1) / 9.81)
+    time_constant = torch.sqrt(view.base_height[:, None].clamp(min=0.1) / 9.81)
     point = state.base_pos[:, :2] + state.base_lin_vel[:, :2] * time_constant
     return (point - state.foot_pos[:, :, :2].mean(1)).square().sum(1).clamp(max=clip**2)
 
@@ -129,9 +129,9 @@ def single_support(view: StepView, *, longest: float) -> torch.Tensor:
 
 
 def foot_clearance(view: StepView, *, height: float, std: float) -> torch.Tensor:
-    """Swinging feet near `height` m: mean of exp(-((z - height)/std)²) over feet in the air, while walking."""
+    """While walking: sum over feet in the air of exp(-((z - height)/std)²), z their height above the ground in m."""
     in_air = ~view.state.foot_contact
-    closeness = torch.exp(-((view.state.foot_pos[:, :, 2] - height) / std).square())
+    closeness = torch.exp(-((view.foot_height - height) / std).square())
     return (closeness * in_air).sum(1) * _walking(view)
 
 
@@ -144,6 +144,11 @@ def feet_too_close(view: StepView, *, distance: float) -> torch.Tensor:
     """How much nearer than `distance` m the soles are to each other, horizontally."""
     gap = (view.state.foot_pos[:, 0, :2] - view.state.foot_pos[:, 1, :2]).norm(dim=1)
     return (distance - gap).clamp(min=0.0)
+
+
+def self_collision(view: StepView) -> torch.Tensor:
+    """1 where the robot touches itself; only the task's `collision: full` lets it."""
+    return view.state.self_contact.float()
 
 
 def _walking(view: StepView) -> torch.Tensor:

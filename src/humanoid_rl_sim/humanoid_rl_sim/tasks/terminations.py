@@ -16,4 +16,4 @@ def tilted(view: StepView, *, limit: float) -> torch.Tensor:
 
 def too_low(view: StepView, *, height: float) -> torch.Tensor:
     """The base is lower than `height` m above the ground."""
-    return view.state.base_pos[:, 2] < height
+    return view.base_height < height

@@ -38,13 +38,13 @@ class StepView:
     """[N, 3] unit vector of gravity in the base frame."""
     base_lin_vel_yaw: torch.Tensor
     """[N, 3] m/s, base velocity in the frame that shares the base's yaw and is otherwise level."""
+    base_height: torch.Tensor
+    """[N] m, base above the ground under it."""
+    foot_height: torch.Tensor
+    """[N, 2] m, soles above the ground under them."""
     air_time: torch.Tensor
     """[N, 2] s, how long each foot has been in the air."""
     contact_time: torch.Tensor
     """[N, 2] s, how long each foot has been on the ground."""
-    landed: torch.Tensor
-    """[N, 2] bool, whether the foot touched down in this step."""
-    last_air_time: torch.Tensor
-    """[N, 2] s, length of the last flight of each foot."""
     joint_groups: dict[str, torch.Tensor]
     """Joint indices of named groups: legs, ankles, hips, waist, arms, all."""

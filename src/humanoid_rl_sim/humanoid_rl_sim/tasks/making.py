@@ -1,0 +1,46 @@
+"""From a task's configuration to the environment that runs it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from humanoid_rl_core.robot import load_robot
+
+from humanoid_rl_sim.simulators.registry import make_simulator
+from humanoid_rl_sim.tasks.configuration import TaskConfig
+from humanoid_rl_sim.tasks.environment import Environment
+from humanoid_rl_sim.tasks.terrain import make_terrain
+
+
+def make_environment(
+    task: TaskConfig,
+    sim: str,
+    num_envs: int,
+    *,
+    seed: int = 0,
+    training: bool = True,
+    collision: Literal["feet", "full"] | None = None,
+) -> Environment:
+    """The task's robot on the task's ground in the simulator of that name.
+
+    Args:
+        task: the task.
+        sim: one of the simulators (`humanoid_rl_sim.simulators.registry`).
+        num_envs: number of robots.
+        seed: seeds every random draw.
+        training: False turns observation noise, pushes, latency, randomisation and curricula off.
+        collision: what collides; the task's choice without.
+
+    Raises:
+        UserError: unknown robot or simulator, or a simulator whose engine is not installed.
+    """
+    terrain = make_terrain(task.terrain) if task.terrain else None
+    simulator = make_simulator(
+        sim,
+        load_robot(task.robot, task.variant),
+        num_envs,
+        timestep=task.physics_timestep,
+        collision=collision or task.collision,
+        height_field=terrain.field if terrain else None,
+    )
+    return Environment(task, simulator, seed=seed, training=training, terrain=terrain)
