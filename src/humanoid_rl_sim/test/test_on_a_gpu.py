@@ -17,7 +17,7 @@ from humanoid_rl_sim.simulators.mujoco_warp import MujocoWarpSimulator
 from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.tasks.environment import Environment
 from humanoid_rl_sim.tasks.graphed import StaticStep
-from stable_baselines3 import PPO
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import FloatSchedule
 
@@ -128,3 +128,27 @@ def test_a_checkpoint_of_the_gpu_learns_on_without_one(tmp_path: Path):
     again.set_logger(configure(None, []))
     again.learn(N * 24, reset_num_timesteps=False)
     assert again.num_timesteps == 4 * N * 24
+
+
+def test_sac_learns_on_the_gpu_and_its_checkpoint_acts_without_one(tmp_path: Path):
+    overrides = {
+        "algorithm": "sac", "sim": "mujoco_warp", "num_envs": str(N), "sac.batch_size": "512", "sac.log_steps": "10",
+        "sac.replay_capacity": str(50 * N), "sac.hidden_sizes": "[32]", "sac.critic_hidden_sizes": "[32]",
+    }  # fmt: skip
+    config = load_training_config("walk", overrides)
+    env = Sb3VecEnv(environment(), action_bound=config.sac.action_bound)
+    model = make_model(config, env)
+    model.set_logger(configure(None, []))
+    model.learn(60 * N)
+    assert model.replay_buffer.observations.is_cuda and model.replay_buffer.size == 50 * N
+    model.log_window()
+    assert np.isfinite(model.logger.name_to_value["train/critic_loss"])
+    model.save(tmp_path / "model.zip")
+    plain = SAC.load(tmp_path / "model.zip", device="cpu")
+    observation = torch.cat(env.environment.reset(), 1)[:8].cpu().numpy()
+    expected, _ = model.predict(observation, deterministic=True)
+    np.testing.assert_allclose(plain.predict(observation, deterministic=True)[0], expected, atol=1e-3)
+    again = type(model).load(tmp_path / "model.zip", env=env, device="cuda")
+    again.set_logger(configure(None, []))
+    again.learn(20 * N, reset_num_timesteps=False)
+    assert again.num_timesteps == 80 * N

@@ -10,18 +10,20 @@ import numpy as np
 import torch
 from humanoid_rl_core.onnx_policy import OnnxPolicy
 from humanoid_rl_core.policy_graph import PolicyGraph
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import BasePolicy
 from torch import nn
 
-from humanoid_rl_sim.learning.asymmetric_policy import ObservationNormaliser
+from humanoid_rl_sim.learning.asymmetric_policy import AsymmetricPolicy, ObservationNormaliser
+from humanoid_rl_sim.learning.asymmetric_sac_policy import AsymmetricSACPolicy
 from humanoid_rl_sim.tasks.environment import Environment, StepResult
 
 
-def actor_graph(policy: ActorCriticPolicy) -> PolicyGraph:
-    """A copy of the policy's graph with its normalisation and its actor as the network (deterministic mean)."""
+def actor_graph(policy: BasePolicy) -> PolicyGraph:
+    """A copy of the policy's graph with its normalisation and its actor as the network (deterministic action)."""
+    assert isinstance(policy, AsymmetricPolicy | AsymmetricSACPolicy)
     assert isinstance(policy.features_extractor, ObservationNormaliser)
     graph = copy.deepcopy(policy.features_extractor.graph)
-    graph.network = copy.deepcopy(nn.Sequential(*policy.mlp_extractor.policy_net, policy.action_net))
+    graph.network = copy.deepcopy(policy.actor_network())
     return graph.eval().requires_grad_(False)
 
 

@@ -119,3 +119,7 @@ class AsymmetricPolicy(ActorCriticPolicy):
         self.mlp_extractor = _AsymmetricMlp(  # type: ignore[assignment]
             self.features_extractor.actor_size, self.features_dim, self.net_arch, self.activation_fn
         ).to(self.device)
+
+    def actor_network(self) -> nn.Sequential:
+        """Normalised actor's observation [B, observation_size] -> action mean [B, n]."""
+        return nn.Sequential(*self.mlp_extractor.policy_net, self.action_net)

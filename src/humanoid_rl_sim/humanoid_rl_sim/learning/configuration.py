@@ -59,11 +59,69 @@ class PpoConfig:
 
 
 @dataclass(frozen=True)
+class SacConfig:
+    """Soft actor-critic (Haarnoja et al. 2018) with thousands of environments, in stable-baselines3's terms.
+
+    Batch, discount, warm-up and the small first entropy coefficient are those with which FastSAC (Seo et al. 2025)
+    trains humanoids; so is the target entropy. Fewer and gentler updates than there, because the critics here are
+    stable-baselines3's (mean squared error) and not distributional.
+    """
+
+    action_bound: float = 2.0
+    """The policy acts within +-action_bound, in units of action; at most the task's action_clip."""
+    learning_rate: float = 3.0e-4
+    """Of actor, critics and entropy coefficient."""
+    batch_size: int = 8192
+    """Transitions in a gradient step."""
+    replay_capacity: int = 2_000_000
+    """Transitions kept, over all environments; each takes about 1 kB on the device for the tasks of the G1."""
+    gradient_steps: int = 4
+    """Gradient steps after every control step."""
+    warm_up_steps: int = 10
+    """Control steps that must be in the replay before a gradient step, at the start and after a resume."""
+    log_steps: int = 50
+    """Control steps between two rows of progress.csv, after which the observation statistics are updated too."""
+    gamma: float = 0.97
+    tau: float = 0.02
+    """Share of the critics that their targets take over in a gradient step."""
+    initial_entropy_coefficient: float = 0.001
+    """Small, because rewards come per control period: a return is a few units."""
+    target_entropy: float = 0.0
+    """nats per joint, of actions scaled to [-1, 1] (even over all of it would be 0.69); steers the coefficient."""
+    initial_std: float = 0.5
+    """Standard deviation of the untrained policy before the tanh."""
+    hidden_sizes: tuple[int, ...] = (512, 256, 128)
+    """Hidden layers of the actor; none makes it linear."""
+    critic_hidden_sizes: tuple[int, ...] = (512, 256, 128)
+    """Hidden layers of each of the two critics."""
+    normalise_observations: bool = True
+    """Whether the actor's observation is normalised by running statistics, or by the task's scales alone."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "replay_capacity", "gradient_steps", "warm_up_steps", "log_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"sac.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("action_bound", "learning_rate", "initial_entropy_coefficient", "initial_std"):
+            if not getattr(self, name) > 0.0:
+                raise UserError(f"sac.{name} must be above zero, got {getattr(self, name)}")
+        for name in ("gamma", "tau"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise UserError(f"sac.{name} must be above 0 and at most 1, got {getattr(self, name)}")
+        if self.batch_size > self.replay_capacity:
+            raise UserError(
+                f"sac.batch_size = {self.batch_size} is larger than sac.replay_capacity = {self.replay_capacity}"
+            )
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     task: str
     sim: str = "mujoco"
+    algorithm: Literal["ppo", "sac"] = "ppo"
+    """ppo learns from the last rollout, sac from a replay of all of them."""
     learner: Literal["sb3", "device"] = "sb3"
-    """sb3: stable-baselines3's own PPO, over NumPy. device: the same with everything on the simulator's device."""
+    """sb3: stable-baselines3's own loops, over NumPy (PPO only). device: the same with everything on the simulator's
+    device."""
     num_envs: int = 256
     steps: int = 2_000_000
     """Environment steps in all, over all environments."""
@@ -74,6 +132,9 @@ class TrainingConfig:
     """Environment steps between two evaluations; the best model is kept by them."""
     evaluation_episodes: int = 64
     ppo: PpoConfig = field(default_factory=PpoConfig)
+    """Read where the algorithm is ppo."""
+    sac: SacConfig = field(default_factory=SacConfig)
+    """Read where the algorithm is sac."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -85,6 +146,21 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.algorithm == "sac":
+            self._check_sac()
+        else:
+            self._check_ppo()
+        known = task_names()
+        if not self.task.endswith((".yaml", ".yml")) and self.task not in known:
+            raise UserError(
+                f"unknown task '{self.task}'{nearest(self.task, known)}; tasks: {', '.join(known)}"
+            )
+        if self.sim not in SIMULATORS:
+            raise UserError(
+                f"unknown simulator '{self.sim}'{nearest(self.sim, SIMULATORS)}; simulators: {', '.join(SIMULATORS)}"
+            )
+
+    def _check_ppo(self) -> None:
         if self.num_envs * self.ppo.rollout_steps % self.ppo.minibatches:
             raise UserError(
                 f"num_envs x rollout_steps = {self.num_envs * self.ppo.rollout_steps} is not a multiple of "
@@ -94,14 +170,20 @@ class TrainingConfig:
             raise UserError("ppo.state_dependent_exploration needs learner sb3, not device")
         if self.learner == "sb3" and self.ppo.symmetry_coefficient > 0.0:
             raise UserError("ppo.symmetry_coefficient needs learner device, not sb3")
-        known = task_names()
-        if not self.task.endswith((".yaml", ".yml")) and self.task not in known:
+
+    def _check_sac(self) -> None:
+        if self.learner != "device":
+            raise UserError(f"algorithm sac needs learner device, not {self.learner}")
+        rows = self.sac.replay_capacity // self.num_envs
+        if rows < 1:
             raise UserError(
-                f"unknown task '{self.task}'{nearest(self.task, known)}; tasks: {', '.join(known)}"
+                f"sac.replay_capacity = {self.sac.replay_capacity} does not hold one control step of num_envs = "
+                f"{self.num_envs}"
             )
-        if self.sim not in SIMULATORS:
+        if rows < self.sac.warm_up_steps:
             raise UserError(
-                f"unknown simulator '{self.sim}'{nearest(self.sim, SIMULATORS)}; simulators: {', '.join(SIMULATORS)}"
+                f"sac.replay_capacity = {self.sac.replay_capacity} holds {rows} control steps of num_envs = "
+                f"{self.num_envs}, fewer than sac.warm_up_steps = {self.sac.warm_up_steps}"
             )
 
 
@@ -121,6 +203,8 @@ def load_training_config(task: str, overrides: Mapping[str, str] | None = None) 
     values["task"] = task
     for key, text in (overrides or {}).items():
         _set(values, key.split("."), parse_yaml(f"value: {text}", key)["value"], key)
+    if values.get("algorithm") == "sac":
+        values.setdefault("learner", "device")  # the only one there is
     return load_dataclass(TrainingConfig, values, "training configuration")
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.export import export_policy
 from humanoid_rl_core.robot import load_robot
-from stable_baselines3 import PPO
 
 import humanoid_rl_core
 from humanoid_rl_sim.learning.actor import actor_graph
 from humanoid_rl_sim.learning.configuration import from_yaml
+from humanoid_rl_sim.learning.learners import learner_for
 from humanoid_rl_sim.learning.run_files import latest_checkpoint
 from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.tasks.environment import gain_set
@@ -40,7 +40,7 @@ def export_run(run_dir: Path, output: Path | None = None, checkpoint: Path | Non
     if model_path is None or not Path(model_path).is_file():
         raise UserError(f"{model_path or run_dir}: no model to export; train first")
     try:
-        model = PPO.load(model_path, device="cpu")
+        model = learner_for(config).load(Path(model_path), None, "cpu")
     except Exception as error:
         raise UserError(f"{model_path}: not a usable model: {' '.join(str(error).split())}") from None
     task = load_task(config.task)

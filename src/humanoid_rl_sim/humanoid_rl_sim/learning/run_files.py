@@ -7,10 +7,10 @@ import os
 import re
 from pathlib import Path
 
-from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 
-def write_model(model: PPO, path: Path) -> Path:
+def write_model(model: BaseAlgorithm, path: Path) -> Path:
     """Save a model so that `path` is either absent, the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.zip")

@@ -8,19 +8,33 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from humanoid_rl_core.errors import UserError
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from humanoid_rl_sim.tasks.environment import Environment
 
 
 def make_spaces(
-    environment: Environment, *, privileged: bool = False
+    environment: Environment, *, privileged: bool = False, action_bound: float | None = None
 ) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
-    """Observation and action space of one environment; `privileged` appends what only the critic knows."""
+    """Observation and action space of one environment.
+
+    Args:
+        privileged: append what only the critic knows.
+        action_bound: actions are within +-action_bound, in units of action; by default within the task's clip.
+
+    Raises:
+        UserError: the bound is not above zero, or beyond the task's clip.
+    """
     graph = environment.graph
     size = graph.observation_size + (environment.privileged_size if privileged else 0)
     observation = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
-    action = gymnasium.spaces.Box(-graph.action_clip, graph.action_clip, (graph.action_size,), np.float32)
+    bound = graph.action_clip if action_bound is None else action_bound
+    if not 0.0 < bound <= graph.action_clip:
+        raise UserError(
+            f"action_bound must be above 0 and at most the task's action_clip = {graph.action_clip}, got {bound}"
+        )
+    action = gymnasium.spaces.Box(-bound, bound, (graph.action_size,), np.float32)
     return observation, action
 
 
@@ -31,11 +45,15 @@ class Sb3VecEnv(VecEnv):
 
     `infos` carry `episode` (return `r`, length `l` in steps) and, where an episode ended, `terminal_observation`
     and `TimeLimit.truncated`, which is what stable-baselines3 bootstraps time limits from.
+
+    Args:
+        environment: the task; shared, not copied.
+        action_bound: bound of the action space, see `make_spaces`.
     """
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, *, action_bound: float | None = None) -> None:
         self.environment = environment
-        observation_space, action_space = make_spaces(environment, privileged=True)
+        observation_space, action_space = make_spaces(environment, privileged=True, action_bound=action_bound)
         self.render_mode = None
         super().__init__(environment.num_envs, observation_space, action_space)
         self._returns = np.zeros(self.num_envs, np.float32)

@@ -1,4 +1,4 @@
-"""A training run: PPO on a task, with checkpoints, resume, periodic evaluation and the best model kept.
+"""A training run: PPO or SAC on a task, with checkpoints, resume, periodic evaluation and the best model kept.
 
 A run directory holds config.yaml, progress.csv (one row per update), evaluations.csv, checkpoints/*.zip,
 best/model.zip and tensorboard/. Every zip is a plain stable-baselines3 model and is written atomically.
@@ -6,7 +6,6 @@ best/model.zip and tensorboard/. Every zip is a plain stable-baselines3 model an
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 import os
@@ -19,17 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from humanoid_rl_core.errors import UserError
-from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.utils import FloatSchedule
-from torch import nn
 
 from humanoid_rl_sim.learning.actor import actor_graph
-from humanoid_rl_sim.learning.asymmetric_policy import AsymmetricPolicy, ObservationNormaliser
+from humanoid_rl_sim.learning.asymmetric_policy import ObservationNormaliser
 from humanoid_rl_sim.learning.configuration import TrainingConfig, from_yaml, to_yaml
-from humanoid_rl_sim.learning.device_ppo import DevicePPO
 from humanoid_rl_sim.learning.evaluation import score
+from humanoid_rl_sim.learning.learners import Learner, TrainedModel, learner_for
 from humanoid_rl_sim.learning.ranks import SEED_STRIDE, Ranks, is_main, join, started_by_torchrun
 from humanoid_rl_sim.learning.run_files import append_row, latest_checkpoint, truncate_rows, write_model
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
@@ -44,38 +40,22 @@ WITHOUT_GPU = 64  # environments that a GPU simulator may have on a CPU, where i
 EVALUATION_SIMULATOR = "mujoco"  # never the engine of the training, unless that is it
 
 
-class TrainedPPO(PPO):
-    """PPO that carries the state of its run into the checkpoint; the zip loads in plain stable-baselines3."""
-
-    run_state: dict[str, Any] | None = None
-
-
-class TrainedDevicePPO(DevicePPO):
-    """The same, with rollouts and minibatches on the environment's device."""
-
-    run_state: dict[str, Any] | None = None
-
-
-def model_class(config: TrainingConfig) -> type[TrainedPPO] | type[TrainedDevicePPO]:
-    """The learner that a configuration asks for."""
-    return TrainedDevicePPO if config.learner == "device" else TrainedPPO
-
-
 class _Run(BaseCallback):
     """Everything a run does beside learning."""
 
-    model: TrainedPPO | TrainedDevicePPO
+    model: TrainedModel
 
     def __init__(
         self,
         config: TrainingConfig,
+        learner: Learner,
         run_dir: Path,
         control: TrainingControl,
         on_progress: Callable[[TrainingProgress], None],
         ranks: Ranks,
     ) -> None:
         super().__init__()
-        self.ranks = ranks
+        self.learner, self.ranks = learner, ranks
         self.config, self.run_dir, self.control, self.on_progress = config, run_dir, control, on_progress
         self.task = load_task(config.task)
         self.best = float("nan")
@@ -136,7 +116,7 @@ class _Run(BaseCallback):
         return normaliser
 
     def _on_training_start(self) -> None:
-        self._started = self._rollout_started = time.monotonic()
+        self._started = time.monotonic()
         self.restore_rng()
         self._fill_in_progress()
         if self.normaliser.count == 0:
@@ -146,8 +126,9 @@ class _Run(BaseCallback):
     def _warm_up(self) -> None:
         """First observation statistics, from a little random motion that does not count as training."""
         environment, observations = self.environment, []
-        for _ in range(self.config.ppo.rollout_steps):
-            action = self.config.ppo.initial_std * torch.randn(
+        steps, std = self.learner.exploration
+        for _ in range(steps):
+            action = std * torch.randn(
                 environment.num_envs,
                 environment.graph.action_size,
                 generator=environment.generator,
@@ -161,43 +142,23 @@ class _Run(BaseCallback):
     def _on_rollout_start(self) -> None:
         if not hasattr(self, "_progress_steps"):
             self._progress_steps = self.num_timesteps
-        elif self.num_timesteps > self._progress_steps:
-            # The last update is over: its rollout may now shape the statistics of the next.
-            self.normaliser.update(self._rollout_observations(), self.ranks)
+            self._window_started = time.monotonic()
+        elif self.num_timesteps >= self._progress_steps + self._window_size:
+            # The last update is over: what it learned from may now shape the statistics of the next.
+            self.normaliser.update(self.learner.observations(self.model), self.ranks)
             self._write_progress()
             self._fill_in_progress()
-            self._adapt_learning_rate()
+            self.learner.begin_window(self.model, self.num_timesteps / self.config.steps)
             self._after_update()
-        self._rollout_started = time.monotonic()
+            self._window_started = time.monotonic()
+
+    @property
+    def _window_size(self) -> int:
+        """Environment steps, over all ranks."""
+        return self.learner.window_steps * self.config.num_envs * self.ranks.size
 
     def _fill_in_progress(self) -> None:
         self.environment.training_progress.fill_(self.num_timesteps / self.config.steps)
-
-    def _rollout_observations(self) -> torch.Tensor:
-        """[steps x N, D] of the last rollout."""
-        if isinstance(self.model, TrainedDevicePPO):
-            return self.model.rollout.observations.flatten(0, 1)
-        observations = torch.from_numpy(self.model.rollout_buffer.observations)
-        return observations.reshape(-1, observations.shape[-1])
-
-    def _adapt_learning_rate(self) -> None:
-        """Keep the divergence of an update near the desired one (Schulman et al. 2017, adaptive penalty rule)."""
-        ppo, kl = self.config.ppo, self.logger.name_to_value.get("train/approx_kl")
-        if kl is None:
-            return
-        rate = self.model.lr_schedule(1.0)
-        if kl > 2.0 * ppo.desired_kl:
-            rate /= 1.5
-        elif kl < 0.5 * ppo.desired_kl:
-            rate *= 1.5
-        done = self.num_timesteps / self.config.steps
-        ceiling = ppo.maximum_learning_rate * (1.0 - done) + ppo.minimum_learning_rate * done
-        rate = max(min(rate, ceiling), ppo.minimum_learning_rate)
-        self._set_learning_rate(rate)
-
-    def _set_learning_rate(self, rate: float) -> None:
-        self.model.learning_rate = rate
-        self.model.lr_schedule = FloatSchedule(rate)
 
     def _on_step(self) -> bool:
         control, was_paused = self.control, False
@@ -217,6 +178,7 @@ class _Run(BaseCallback):
     def finish(self) -> None:
         """Write what the last update left: its progress row, an evaluation and a checkpoint."""
         if self.num_timesteps > getattr(self, "_progress_steps", self.num_timesteps):
+            self.learner.end_window(self.model)
             self._write_progress()
         if not self.control.stopping:
             self.evaluate()
@@ -261,7 +223,7 @@ class _Run(BaseCallback):
     def _write_progress(self) -> None:
         now = time.monotonic()
         steps = self.num_timesteps - self._progress_steps
-        self._rate = steps / (now - self._rollout_started)
+        self._rate = steps / (now - self._window_started)
         self._eta = (self.config.steps - self.num_timesteps) / self._rate
         self._progress_steps = self.num_timesteps
         if not self.ranks.main:
@@ -278,11 +240,7 @@ class _Run(BaseCallback):
                 "reward": reward,
                 "episode_length_s": length,
                 "steps_per_second": self._rate,
-                "approx_kl": values.get("train/approx_kl", float("nan")),
-                "explained_variance": values.get("train/explained_variance", float("nan")),
-                "value_loss": values.get("train/value_loss", float("nan")),
-                "learning_rate": values.get("train/learning_rate", float("nan")),
-                "action_std": values.get("train/std", float("nan")),
+                **{column: values.get(name, float("nan")) for column, name in self.learner.figures.items()},
                 "broken_episodes": self._told(
                     "broken_episodes",
                     self.environment.broken_episodes,
@@ -339,41 +297,9 @@ class _Run(BaseCallback):
         )
 
 
-def make_model(config: TrainingConfig, env: Sb3VecEnv) -> TrainedPPO | TrainedDevicePPO:
-    """An untrained PPO model for the run; its policy normalises with the environment's own graph."""
-    ppo = config.ppo
-    batch = config.num_envs * ppo.rollout_steps
-
-    model = model_class(config)(
-        AsymmetricPolicy,
-        env,
-        learning_rate=ppo.learning_rate,
-        n_steps=ppo.rollout_steps,
-        batch_size=batch // ppo.minibatches,
-        n_epochs=ppo.epochs,
-        gamma=ppo.gamma,
-        gae_lambda=ppo.gae_lambda,
-        clip_range=ppo.clip_range,
-        use_sde=ppo.state_dependent_exploration,
-        sde_sample_freq=-1,
-        ent_coef=ppo.entropy_coefficient,
-        vf_coef=ppo.value_coefficient,
-        max_grad_norm=ppo.max_gradient_norm,
-        seed=config.seed,
-        device=env.environment.device,
-        policy_kwargs={
-            "net_arch": {"pi": list(ppo.hidden_sizes), "vf": list(ppo.critic_hidden_sizes)},
-            "activation_fn": nn.ELU,
-            "log_std_init": float(np.log(ppo.initial_std)),
-            "features_extractor_kwargs": {
-                "graph": copy.deepcopy(env.environment.graph).cpu(),
-                "adapt_actor": ppo.normalise_observations,
-            },
-        },
-    )
-    if isinstance(model, DevicePPO):
-        model.symmetry_coefficient = ppo.symmetry_coefficient
-    return model
+def make_model(config: TrainingConfig, env: Sb3VecEnv) -> TrainedModel:
+    """An untrained model for the run; its policy normalises with the environment's own graph."""
+    return learner_for(config).make_model(env)
 
 
 def prepare_run_directory(run_dir: Path, config: TrainingConfig, *, resume: bool) -> None:
@@ -438,32 +364,34 @@ def train(
     """
     run_dir = Path(run_dir)
     control = control or TrainingControl()
+    learner = learner_for(config)
     if config.sim in GPU_SIMULATORS and config.num_envs > WITHOUT_GPU and not torch.cuda.is_available():
         raise UserError(
             f"sim {config.sim} with {config.num_envs} environments needs a CUDA GPU and torch finds none: "
-            "use sim mujoco with learner sb3 and num_envs 256"
+            f"use sim mujoco with learner {learner.on_cpu} and num_envs 256"
         )
-    if started_by_torchrun() and config.learner != "device":
-        raise UserError("torchrun: several processes need learner=device; the plain one learns in one")
+    if started_by_torchrun():
+        learner.refuse_torchrun()
+    task = load_task(config.task)
+    learner.check(task)
     if is_main():
         prepare_run_directory(run_dir, config, resume=resume)
     ranks = join(on_gpu=config.sim in GPU_SIMULATORS and torch.cuda.is_available())
     ranks.wait()
-    task = load_task(config.task)
     if torch.cuda.is_available():
         # TF32: ten times the speed, and noise far below the gradient's.
         torch.set_float32_matmul_precision("high")
     environment = make_environment(
         task, config.sim, config.num_envs, seed=config.seed + SEED_STRIDE * ranks.rank
     )
-    env = Sb3VecEnv(environment)
+    env = Sb3VecEnv(environment, action_bound=learner.action_bound)
     control.environment = environment
-    run = _Run(config, run_dir, control, on_progress, ranks)
+    run = _Run(config, learner, run_dir, control, on_progress, ranks)
     try:
         checkpoint = latest_checkpoint(run_dir) if resume else None
         if checkpoint is not None:
             try:
-                model = model_class(config).load(checkpoint, env=env, device=environment.device)
+                model = learner.load(checkpoint, env, environment.device)
             except Exception as error:
                 reason = " ".join(str(error).split())
                 raise UserError(f"{checkpoint}: not a usable checkpoint: {reason}") from None
@@ -471,14 +399,12 @@ def train(
                 truncate_rows(run_dir / name, model.num_timesteps)
             run.restore(model.run_state)
         else:
-            model = make_model(config, env)
+            model = learner.make_model(env)
             run.restore(None)
         model.set_logger(
             configure(str(run_dir / "tensorboard") if ranks.main else None, ["tensorboard"] * ranks.main)
         )
-        if isinstance(model, TrainedDevicePPO):
-            model.ranks = ranks
-            ranks.share(model.policy)
+        learner.join(model, ranks)
         if not ranks.main:
             run.explore_differently(environment)
         remaining = config.steps - model.num_timesteps
