@@ -303,7 +303,7 @@ def test_spec_can_be_extended_before_it_is_compiled(g1):
 
 
 def test_wrong_choices_are_refused(g1, model):
-    with pytest.raises(UserError, match=r"unknown collision 'foot' \(known: feet, full\)"):
+    with pytest.raises(UserError, match=r"unknown collision 'foot' \(known: feet, self, full\)"):
         build_mujoco_model(g1, collision="foot")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="timestep must be positive"):
         build_mujoco_model(g1, timestep=0.0)

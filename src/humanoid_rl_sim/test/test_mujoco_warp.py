@@ -39,7 +39,7 @@ def properties() -> ModelProperties:
     )
 
 
-@pytest.mark.parametrize("collision", ["feet", "full"])
+@pytest.mark.parametrize("collision", ["feet", "self", "full"])
 def test_a_rollout_on_the_floor_is_that_of_mujoco(collision):
     """0.4 s of randomised robots that sink, step on the floor and are pushed; single against double precision."""
     robot = load_robot()

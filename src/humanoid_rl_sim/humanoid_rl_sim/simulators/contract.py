@@ -48,7 +48,7 @@ class SimulationState:
     foot_contact: torch.Tensor
     """[N, 2] bool, whether the foot touches the ground."""
     self_contact: torch.Tensor
-    """[N] bool, whether the robot touches itself; never where only the soles collide."""
+    """[N] bool, whether the robot touches itself; never where nothing but the soles collides."""
 
     @classmethod
     def zeros(cls, num_envs: int, num_joints: int, device: torch.device) -> SimulationState:

@@ -35,7 +35,7 @@ class MujocoSimulator(Simulator):
         num_envs: number of independent worlds.
         timestep: physics step in s.
         num_threads: worker threads, 0 = one per core.
-        collision: "feet" collides the soles with the ground only (training), "full" every body.
+        collision: what collides (`mujoco_model.build_mujoco_spec`).
         height_field: the ground; level without.
     """
 
@@ -75,7 +75,7 @@ class MujocoSimulator(Simulator):
             tuple(sensor_slice(self.model, name) for name in names)
             for names in zip(FOOT_POSITION_SENSORS, FOOT_VELOCITY_SENSORS, FOOT_CONTACT_SENSORS, strict=True)
         ]
-        self._self_contact = sensor_slice(self.model, SELF_CONTACT_SENSOR) if collision == "full" else None
+        self._self_contact = sensor_slice(self.model, SELF_CONTACT_SENSOR) if collision != "feet" else None
         self.properties = ModelProperties.nominal(num_envs, len(robot.joint_names), self.device)
         self._gains = robot.gains["stiff"]
         self._apply_actuators()

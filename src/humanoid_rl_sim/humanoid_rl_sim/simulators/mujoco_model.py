@@ -7,8 +7,8 @@ places of the joints in qpos and qvel in motor order.
 
 Sensors: imu_gyro (3, rad/s, IMU frame), imu_accel (3, m/s^2, IMU frame, gravity included), imu_quat (4,
 w x y z, IMU to world), left_foot_contact and right_foot_contact (4: number of contacts with the ground, then
-the force of the ground on the foot in N, world frame), and with collision "full" self_contact (1: number of
-contacts of the robot with itself).
+the force of the ground on the foot in N, world frame), and, where it may touch itself, self_contact (1:
+number of contacts of the robot with itself).
 """
 
 import itertools
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from humanoid_rl_sim.simulators.height_field import HeightField
 
-Collision = Literal["feet", "full"]
+Collision = Literal["feet", "self", "full"]
 
 BASE_JOINT = "floating_base_joint"
 FLOOR = "floor"
@@ -70,7 +70,7 @@ def build_mujoco_spec(
         robot: from `load_robot`.
         timestep: physics step in s.
         collision: "feet": only the soles touch the floor, the fast choice for training, where a fall ends the
-            episode anyway. "full": every collision shape touches the floor and the rest of the robot.
+            episode anyway. "self": the robot's shapes also touch each other. "full": and all of them the floor.
         visual: keep the visual shapes and add light, sky, a floor pattern and the camera "tracking".
         height_field: the floor; a level one without.
 
@@ -99,7 +99,7 @@ def build_mujoco_spec(
     _add_actuators(spec, robot)
     _add_sensors(spec, robot, collision)
     _add_home(spec, robot)
-    if collision == "full":
+    if collision != "feet":
         _exclude_neighbours(spec)
     return spec
 
@@ -262,11 +262,10 @@ def _set_shapes(spec: mujoco.MjSpec, robot: RobotModel, collision: Collision) ->
             # smoother than MuJoCo's general convex collision of cylinders.
             geom.type = mujoco.mjtGeom.mjGEOM_CAPSULE
             geom.size = [geom.size[0], max(geom.size[1] - geom.size[0], 1e-4), 0.0]
-        if collision == "feet":
-            # Seen by the floor (its contype) and by nothing else.
-            geom.contype, geom.conaffinity = 0, int(is_sole)
-        else:
-            geom.contype, geom.conaffinity = 1, 1
+        # The floor's contype is 1; shapes of the robot find each other by 2.
+        of_robot = 0 if collision == "feet" else 2
+        on_floor = 1 if is_sole or collision == "full" else 0
+        geom.contype, geom.conaffinity = of_robot, of_robot | on_floor
 
 
 def _round_soles(spec: mujoco.MjSpec) -> None:
@@ -316,7 +315,7 @@ def _add_sensors(spec: mujoco.MjSpec, robot: RobotModel, collision: Collision) -
             refname=link,
             intprm=[fields, net_force, 1],
         )
-    if collision == "full":
+    if collision != "feet":
         # Between any two links of the tree that hangs from the base (XBODY stands for a subtree).
         tree = {"objtype": mujoco.mjtObj.mjOBJ_XBODY, "reftype": mujoco.mjtObj.mjOBJ_XBODY}
         spec.add_sensor(

@@ -39,9 +39,9 @@ DERIVED = ("body_subtreemass", "body_invweight0", "dof_invweight0")
 """What `mujoco_warp.set_const` computes from them."""
 CONTACTS_PER_PAIR = 4
 """Contacts that the engine keeps of one shape on a height field."""
-CONTACTS_FULL, CONSTRAINTS_FULL = 16, 110
-"""Contacts (on average) and constraint rows per world that collision="full" adds to those of the soles: a fallen
-robot rests on a dozen shapes of 3 rows each."""
+MORE_CONTACTS, MORE_CONSTRAINTS = 16, 110
+"""Contacts (on average) and constraint rows per world beside those of the soles where more collides: a fallen robot
+rests on a dozen shapes of 3 rows each."""
 INCOMPLETE = int(
     mjw.OverflowType.NEFC | mjw.OverflowType.NJMAX_NNZ | mjw.OverflowType.BROADPHASE
     | mjw.OverflowType.NARROWPHASE | mjw.OverflowType.CCD | mjw.OverflowType.HFIELD
@@ -57,7 +57,7 @@ class MujocoWarpSimulator(Simulator):
         num_envs: number of independent worlds.
         timestep: physics step in s.
         device: "cuda", "cuda:1", "cpu"; "" is the GPU where there is one.
-        collision: "feet" collides the soles with the ground only (training), "full" every body.
+        collision: what collides (`mujoco_model.build_mujoco_spec`).
         height_field: the ground; level without.
 
     Raises:
@@ -88,8 +88,8 @@ class MujocoWarpSimulator(Simulator):
         soles_count = int((model.geom_priority > 0).sum())
         contacts = soles_count * (1 if height_field is None else CONTACTS_PER_PAIR)
         constraints = 3 * contacts + len(robot.joint_names)
-        if collision == "full":
-            contacts, constraints = contacts + CONTACTS_FULL, constraints + CONSTRAINTS_FULL
+        if collision != "feet":
+            contacts, constraints = contacts + MORE_CONTACTS, constraints + MORE_CONSTRAINTS
         with self._engine():
             # The sums and inverses that depend on a randomised field are per world too.
             self._model = mjw.put_model(model, dict.fromkeys((*RANDOMISED, *DERIVED), num_envs))
@@ -120,7 +120,7 @@ class MujocoWarpSimulator(Simulator):
         self._foot_bodies = index(np.array([model.body(link).id for link in robot.foot_links]))
         self._foot_sites = index(np.array([model.site(name).id for name in sole_sites]))
         self._contacts = [sensor_slice(model, name) for name in FOOT_CONTACT_SENSORS]
-        self._self_contact = sensor_slice(model, SELF_CONTACT_SENSOR) if collision == "full" else None
+        self._self_contact = sensor_slice(model, SELF_CONTACT_SENSOR) if collision != "feet" else None
         imu = model.site(robot.imu_link)
         self._imu_body = int(model.site_bodyid[imu.id])
         self._imu_mount = torch.as_tensor(model.site_quat[imu.id], dtype=torch.float32, device=self.device)

@@ -19,7 +19,7 @@ def make_simulator(
     num_envs: int,
     *,
     timestep: float,
-    collision: Literal["feet", "full"] = "feet",
+    collision: Literal["feet", "self", "full"] = "feet",
     height_field: HeightField | None = None,
 ) -> Simulator:
     """A simulator with `num_envs` copies of `robot`; imports its engine only now.
@@ -29,7 +29,7 @@ def make_simulator(
         robot: the robot.
         num_envs: number of environments.
         timestep: physics step in s.
-        collision: what collides: the soles with the ground, or every shape with everything.
+        collision: what collides: the soles with the ground, the robot also with itself, or all with all.
         height_field: the ground; level without.
 
     Raises:

@@ -127,8 +127,8 @@ class TaskConfig:
     """Termination term -> its named parameters (tasks/terminations.py)."""
     terrain: TerrainConfig | None = None
     """The ground; level without."""
-    collision: Literal["feet", "full"] = "feet"
-    """What collides in training: the soles with the ground, or every shape with the ground and the others."""
+    collision: Literal["feet", "self", "full"] = "feet"
+    """What collides in training: the soles with the ground; the robot also with itself; or all with all."""
     robot: str = "g1"
     variant: str = "rev_1_0"
     control_period: float = 0.02

@@ -19,7 +19,7 @@ def make_environment(
     *,
     seed: int = 0,
     training: bool = True,
-    collision: Literal["feet", "full"] | None = None,
+    collision: Literal["feet", "self", "full"] | None = None,
 ) -> Environment:
     """The task's robot on the task's ground in the simulator of that name.
 

@@ -147,7 +147,7 @@ def feet_too_close(view: StepView, *, distance: float) -> torch.Tensor:
 
 
 def self_collision(view: StepView) -> torch.Tensor:
-    """1 where the robot touches itself; only the task's `collision: full` lets it."""
+    """1 where the robot touches itself, which the task's `collision` must allow: self or full."""
     return view.state.self_contact.float()
 
 
