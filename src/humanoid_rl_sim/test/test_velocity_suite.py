@@ -12,6 +12,7 @@ from humanoid_rl_core.robot import load_robot
 from humanoid_rl_sim.learning import velocity_suite
 from humanoid_rl_sim.learning.actor import GraphActor, OnnxActor, baseline_graph
 from humanoid_rl_sim.tasks.configuration import Range, load_task
+from humanoid_rl_sim.tasks.terrain import Severity
 
 WALK = load_task("walk")
 
@@ -23,9 +24,14 @@ def short(monkeypatch):
     monkeypatch.setattr(velocity_suite, "PUSH_SWEEP", (0.25, 5.0))
 
 
-def walker(environment):
-    policy = OnnxPolicy(share_dir() / "policies" / "g1_walk.onnx", load_robot())
+def walker(environment, name="g1_walk"):
+    policy = OnnxPolicy(share_dir() / "policies" / f"{name}.onnx", load_robot())
     return OnnxActor(policy, environment.num_envs)
+
+
+def rough_task(**terrain):
+    task = load_task("rough")
+    return dataclasses.replace(task, terrain=dataclasses.replace(task.terrain, **terrain))
 
 
 def test_the_gains_alone_fall(short):
@@ -62,6 +68,34 @@ def test_a_robot_that_stands_does_not_follow(short):
     )
     assert not measured.fell.any()
     assert (measured.velocity_error > velocity_suite.VELOCITY_ERROR).all()
+
+
+def test_rough_v1_says_on_which_ground_it_goes_well(short):
+    """Easy stones, and slopes on which every foot slides."""
+    kinds = {"rubble": Severity(0.0, 0.01), "slope_down": Severity(2.0, 2.0)}
+    task = rough_task(kinds=kinds, levels=2)
+    result = velocity_suite.evaluate(
+        task, lambda env: walker(env, "g1_rough"), repetitions=4, sweep_episodes=2
+    )
+    assert result["suite"] == "rough-v1" and result["episodes"] == 12
+    stones, slopes = result["terrain"]
+    assert (stones["kind"], slopes["kind"]) == ("rubble", "slope_down")
+    assert stones["success"] >= 0.8
+    assert slopes["success"] < 0.7
+    for row in (stones, slopes):
+        assert len(row["levels"]) == 2 and np.mean(row["levels"]) == pytest.approx(row["success"])
+    assert any(line.startswith("slope_down") for line in velocity_suite.table(result))
+
+
+def test_an_episode_ends_well_where_the_robot_has_crossed_its_cell(monkeypatch):
+    monkeypatch.setattr(velocity_suite, "EPISODE", 8.0)
+    task = rough_task(kinds={"flat": Severity(0.0, 0.0)}, levels=1, cell=3.0)
+    commands = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]).repeat(3, axis=0)
+    measured = velocity_suite.run(task, lambda env: walker(env, "g1_rough"), commands, seed=2)
+    assert not measured.fell.any()
+    assert (measured.judged[:3] == (8.0 - velocity_suite.START) / task.control_period).all()
+    assert (measured.judged[3:] < 2.5 / task.control_period).all()
+    assert (measured.velocity_error[:3] < velocity_suite.VELOCITY_ERROR).all()
 
 
 class _Deaf:
