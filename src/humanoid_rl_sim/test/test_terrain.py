@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 import torch
 from humanoid_rl_core.errors import UserError
+from humanoid_rl_core.onnx_policy import OnnxPolicy
+from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import load_robot
+from humanoid_rl_sim.learning.actor import OnnxActor
+from humanoid_rl_sim.learning.evaluation import evaluate_velocity
 from humanoid_rl_sim.simulators.height_field import Ground
 from humanoid_rl_sim.simulators.mujoco_model import FLOOR, build_mujoco_spec
 from humanoid_rl_sim.simulators.mujoco_warp import MujocoWarpSimulator
@@ -129,6 +133,22 @@ def test_robots_stand_on_their_ground(make, sim):
     assert (view.base_height - environment.robot.default_base_height).abs().max() < 0.05
     assert view.state.foot_contact.all()
     assert int(environment.broken_episodes) == int(environment.simulator.overflows) == 0
+
+
+def test_who_walks_on_a_plane_walks_on_a_level_field():
+    """The edges between a field's prisms must not trip anybody: with balls for soles one in ten fell."""
+    task = load_task("walk")
+    level = TerrainConfig(kinds={"flat": Severity(0.0, 0.0)}, levels=1, cell=30.0, height_scan=None)
+    policy = OnnxPolicy(share_dir() / "policies" / "g1_walk.onnx", load_robot())
+    for terrain in (None, level):
+        result = evaluate_velocity(
+            dataclasses.replace(task, terrain=terrain, collision="self"),
+            lambda environment: OnnxActor(policy, environment.num_envs),
+            episodes=48,
+            seed=1,
+        )
+        assert result["survival"] == 1.0
+        assert result["velocity_error_mps"] < 0.08
 
 
 def test_both_simulators_agree_on_rough_ground(make):

@@ -39,9 +39,10 @@ VISUAL_GROUP, COLLISION_GROUP = 2, 3
 # Rubber on common floors; the middle of the range the robot is evaluated on, 0.4 to 1.2.
 SOLE_FRICTION = 0.8
 
-# Height fields are prisms to MuJoCo. A ball whose centre gets below the ground is pushed out through whichever wall is
-# next, often sideways; these centres stay above it. Measured on level ground, 6 mm deep: balls of 5 mm left it with
-# horizontal normals in half of the cases (and, in single precision, with depths of metres), balls of 25 mm never.
+# A height field is prisms to MuJoCo: what sinks into one is pushed out through the nearest wall, on level ground too,
+# which tilts the force where prisms meet. Balls of 5 mm left 6 mm of depth horizontally in half of the cases (in single
+# precision with depths of metres). With balls of 25 mm a policy that never falls on a plane fell in 16 of 144 walks on a
+# level field; with capsules along the feet, whose contacts are spread over many prisms, in none, as precisely as there.
 SOLE_RADIUS_ON_HEIGHT_FIELD = 0.025
 
 
@@ -95,7 +96,7 @@ def build_mujoco_spec(
     _set_joints(spec, robot)
     _set_shapes(spec, robot, collision)
     if height_field is not None:
-        _round_soles(spec)
+        _round_soles(spec, robot)
     _add_actuators(spec, robot)
     _add_sensors(spec, robot, collision)
     _add_home(spec, robot)
@@ -268,12 +269,24 @@ def _set_shapes(spec: mujoco.MjSpec, robot: RobotModel, collision: Collision) ->
         geom.contype, geom.conaffinity = of_robot, of_robot | on_floor
 
 
-def _round_soles(spec: mujoco.MjSpec) -> None:
-    """Larger balls under the feet, with their lowest points where they were."""
-    for geom in spec.geoms:
-        if geom.priority > 0:
-            geom.pos[2] += SOLE_RADIUS_ON_HEIGHT_FIELD - geom.size[0]
-            geom.size[0] = SOLE_RADIUS_ON_HEIGHT_FIELD
+def _round_soles(spec: mujoco.MjSpec, robot: RobotModel) -> None:
+    """Two capsules along each foot in the place of its balls, with their lowest lines where the balls' lowest points
+    were: an edge between heel and toe meets the foot."""
+    radius = SOLE_RADIUS_ON_HEIGHT_FIELD
+    for link in robot.foot_links:
+        balls = sorted(
+            (geom for geom in spec.body(link).geoms if geom.priority > 0), key=lambda geom: geom.pos[0]
+        )
+        for side in (-1.0, 1.0):
+            heel, *_, toe = [ball for ball in balls if side * ball.pos[1] > 0.0]
+            along = toe.pos - heel.pos
+            quat = np.zeros(4)
+            mujoco.mju_quatZ2Vec(quat, along / np.linalg.norm(along))
+            heel.type = mujoco.mjtGeom.mjGEOM_CAPSULE
+            heel.pos = 0.5 * (heel.pos + toe.pos) + [0.0, 0.0, radius - heel.size[0]]
+            heel.quat = quat
+            heel.size = [radius, 0.5 * np.linalg.norm(along), 0.0]
+            spec.delete(toe)
 
 
 def _add_actuators(spec: mujoco.MjSpec, robot: RobotModel) -> None:
