@@ -23,6 +23,7 @@ from humanoid_rl_sim.learning.run_files import latest_checkpoint
 from humanoid_rl_sim.learning.training import train
 from humanoid_rl_sim.tasks.configuration import LatencyConfig, ObservationTermConfig, TaskConfig, load_task
 from humanoid_rl_sim.tasks.environment import START_LIFT, Environment, make_policy_graph
+from humanoid_rl_sim.tasks.graphed import NoHostSync, StaticStep
 from humanoid_rl_sim.tasks.making import make_environment
 from humanoid_rl_sim.tasks.symmetry import make_mirror
 from humanoid_rl_sim.tasks.terrain import HeightScanConfig, Severity
@@ -155,6 +156,20 @@ def test_robots_that_are_mirror_images_see_mirror_images(make):
     assert torch.equal(mirror.observation(mirror.observation(observation)), observation)
 
 
+def test_a_step_at_fixed_addresses_equals_the_plain_step(make):
+    task = seeing(noise=0.05, latency=LatencyConfig(sensor_step_probability=0.5))
+    plain, static = make(task), make(task)
+    step = StaticStep(static)
+    plain.reset()
+    plain.step(torch.zeros(6, 29))
+    for _ in range(40):
+        action = 2.0 * torch.randn(6, 29)
+        expected = plain.step(action)
+        assert torch.equal(expected.observation, step(action).observation)
+    with NoHostSync():
+        static._observe()
+
+
 LEARNERS = {
     "ppo sb3": {"learner": "sb3"},
     "ppo device": {"learner": "device", "symmetry": 0.5},
@@ -245,7 +260,9 @@ def test_on_a_task_that_does_not_see_it_the_policy_sees_the_ground_all_the_same(
 
 
 def test_no_robot_may_be_driven_by_it(run):
-    with pytest.raises(UserError, match="has no sensor that gives it"):
+    with pytest.raises(
+        UserError, match=r"asks for the ground at 15 points, but .* has no sensor that gives it"
+    ):
         check_sensors(OnnxPolicy(export_run(run), load_robot()).contract, load_robot())
 
 
