@@ -15,7 +15,7 @@ from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import load_robot
 from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml, parse_yaml
 from humanoid_rl_sim.learning import evaluation, velocity_suite
-from humanoid_rl_sim.learning.actor import GraphActor, OnnxActor, actor_graph
+from humanoid_rl_sim.learning.actor import GraphActor, OnnxActor, actor_graph, baseline_graph
 from humanoid_rl_sim.learning.configuration import PpoConfig, SacConfig, TrainingConfig, from_yaml
 from humanoid_rl_sim.learning.learners import learner_for
 from humanoid_rl_sim.learning.policy_export import export_run
@@ -132,6 +132,20 @@ def test_level_ground_is_seen_as_how_much_higher_than_standing_the_base_is(make)
     height = environment.simulator.state.base_pos[:, 2:3] - environment.robot.default_base_height
     assert height.abs().max() > 1e-4
     torch.testing.assert_close(seen(environment, observation), height.expand(-1, len(SCAN.points)))
+
+
+def test_pushes_are_judged_on_level_ground_that_the_actor_sees(monkeypatch):
+    monkeypatch.setattr(velocity_suite, "PUSH_SWEEP", (0.25,))
+    made = []
+
+    def make_actor(environment: Environment) -> GraphActor:
+        made.append(environment)
+        return GraphActor(baseline_graph(environment.graph))
+
+    velocity_suite.largest_push(seeing(), make_actor, (0.0, 0.0, 0.0), seed=0, episodes=2)
+    (environment,) = made
+    assert environment.cells is None and environment.sensors.height_scan.shape == (2, len(SCAN.points))
+    assert float(environment.sensors.height_scan.std(1).max()) == 0.0
 
 
 def test_robots_that_are_mirror_images_see_mirror_images(make):
