@@ -71,8 +71,8 @@ class OnnxActor:
     """An exported policy as the policy node runs it: raw sensors in, one environment at a time.
 
     A policy that sees the ground is given it. Where the task's actor sees it at the same points, that is what its
-    sensors read, with their noise and latency; elsewhere it is looked up exactly, which on level ground gives at every
-    point how much higher than standing the base is.
+    sensors read, noise included; elsewhere it is looked up exactly, which on level ground gives at every point how
+    much higher than standing the base is.
     """
 
     def __init__(self, policy: OnnxPolicy, num_envs: int) -> None:

@@ -460,7 +460,10 @@ class Environment:
 
     @property
     def sensors(self) -> Sensors:
-        """What the present observation was made of, noise included: the input of an exported policy."""
+        """What the sensors read now, noise included: the input of an exported policy.
+
+        The present observation was made of it, except where a training's sensors are late.
+        """
         return self._last_sensors
 
     def depth(self, points: torch.Tensor) -> torch.Tensor:
