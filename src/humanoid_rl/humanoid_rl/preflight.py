@@ -65,12 +65,19 @@ def check_policy(path: Path, robot: str, variant: str) -> PolicyContract:
     """Load a policy with every refusal of its contract, and return the contract.
 
     Raises:
-        UserError: the file is no policy, or not one for this robot.
+        UserError: the file is no policy, not one for this robot, or one that sees what no sensor of the robot gives.
     """
+    from humanoid_rl_core.contract import check_sensors
     from humanoid_rl_core.onnx_policy import OnnxPolicy
     from humanoid_rl_core.robot import load_robot
 
-    return OnnxPolicy(path, load_robot(robot, variant)).contract
+    model = load_robot(robot, variant)
+    contract = OnnxPolicy(path, model).contract
+    try:
+        check_sensors(contract, model)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return contract
 
 
 def check_domain_number(domain: str) -> None:

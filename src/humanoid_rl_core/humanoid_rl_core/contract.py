@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import UserError, nearest
+from .height_scan import HeightScan
 from .rotation import normalise, projected_gravity
 from .typed_yaml import load_dataclass
 
@@ -52,11 +53,14 @@ _JOINT_VECTORS = (
     "action_scale",
 )
 _COMMAND_VECTORS = ("command_lower", "command_upper")
+#: The observation term, the graph's input and the contract's field that only policies which see the ground have.
+HEIGHT_SCAN = "height_scan"
+
 _POSITIVE = ("stiffness", "damping", "effort_limit", "velocity_limit")
 
 
-def observation_term_sizes(joints: int, commands: int) -> dict[str, int]:
-    """Size of every observation term a policy may use, for n joints and k commands."""
+def observation_term_sizes(joints: int, commands: int, scan_points: int = 0) -> dict[str, int]:
+    """Size of every observation term a policy may use, for n joints, k commands and P points of a height scan."""
     return {
         "base_ang_vel": 3,
         "projected_gravity": 3,
@@ -64,6 +68,7 @@ def observation_term_sizes(joints: int, commands: int) -> dict[str, int]:
         "joint_pos_rel": joints,
         "joint_vel": joints,
         "last_action": joints,
+        HEIGHT_SCAN: scan_points,
     }
 
 
@@ -99,7 +104,8 @@ class Golden:
     """A recurrent episode from the zero state, recorded from the graph that was trained.
 
     inputs: joint_pos [T, n], joint_vel [T, n], imu_gyro [T, 3], imu_quat [T, 4] (w, x, y, z),
-        command [T, k]; outputs: joint_target [T, n], action [T, n]; all float32, units as the graph's.
+        command [T, k], and height_scan [T, P] where the policy has that input; outputs: joint_target [T, n],
+        action [T, n]; all float32, units as the graph's.
     final_state: [s] float32, the state after the last step.
     """
 
@@ -156,6 +162,8 @@ class PolicyContract:
     state_size: int
     training: TrainingRecord
     golden: Golden
+    #: Geometry of the input height_scan; there exactly where the observation has that term.
+    height_scan: HeightScan | None = None
 
     def __post_init__(self) -> None:
         for name in _JOINT_VECTORS + _COMMAND_VECTORS:
@@ -184,6 +192,7 @@ class PolicyContract:
             "imu_quat": (1, 4),
             "command": (1, commands),
             "state": (1, self.state_size),
+            **({HEIGHT_SCAN: (1, self.height_scan.size)} if self.height_scan else {}),
         }
 
     def output_shapes(self) -> dict[str, tuple[int, int]]:
@@ -199,6 +208,11 @@ class PolicyContract:
             if isinstance(value, np.ndarray):
                 value = value.tolist()
             document[field.name] = value
+        if self.height_scan is None:
+            # A policy that does not see the ground has the same contract as before there were any that do.
+            del document[HEIGHT_SCAN]
+        else:
+            document[HEIGHT_SCAN] = dataclasses.asdict(self.height_scan)
         document["observation"] = [dataclasses.asdict(term) for term in self.observation]
         document["training"] = {**vars(self.training), "metrics": dict(self.training.metrics)}
         document["golden"] = {
@@ -235,7 +249,7 @@ class PolicyContract:
             if name not in known:
                 raise refusal(name, f"is unknown{nearest(name, known)}")
         for name in known:
-            if name not in document:
+            if name not in document and name != HEIGHT_SCAN:
                 raise refusal(name, "is missing")
 
         values: dict[str, Any] = {}
@@ -255,9 +269,14 @@ class PolicyContract:
             load_dataclass(ObservationSlice, item, f"contract field 'observation[{index}]'")
             for index, item in enumerate(_list("observation", document["observation"]))
         )
+        if HEIGHT_SCAN in document:
+            where = f"contract field '{HEIGHT_SCAN}'"
+            values[HEIGHT_SCAN] = load_dataclass(HeightScan, document[HEIGHT_SCAN], where)
+        scan = values.get(HEIGHT_SCAN)
+        _check_scan_is_used(values["observation"], scan)
         values["training"] = load_dataclass(TrainingRecord, document["training"], "contract field 'training'")
         joints, commands = len(values["joint_names"]), len(values["command_names"])
-        values["golden"] = _read_golden(document["golden"], joints, commands)
+        values["golden"] = _read_golden(document["golden"], joints, commands, scan)
         return cls(**values)
 
     def _check_identity(self) -> None:
@@ -317,7 +336,9 @@ class PolicyContract:
         )
 
     def _check_layout(self) -> None:
-        sizes = observation_term_sizes(len(self.joint_names), len(self.command_names))
+        _check_scan_is_used(self.observation, self.height_scan)
+        points = self.height_scan.size if self.height_scan else 0
+        sizes = observation_term_sizes(len(self.joint_names), len(self.command_names), points)
         start = 0
         seen: set[str] = set()
         for term in self.observation:
@@ -388,12 +409,33 @@ def check_robot(contract: PolicyContract, robot: RobotModel) -> None:
                 f"of '{contract.joint_names[worst]}' is {getattr(contract, field)[worst]:g} {unit}, wider "
                 f"than the robot's {getattr(robot, field)[worst]:g}; train within the robot's limits",
             )
+    scan = contract.height_scan
+    if scan is not None and scan.origin != robot.base_link:
+        raise refusal(
+            HEIGHT_SCAN,
+            f"has its origin at '{scan.origin}', but the robot's base link is '{robot.base_link}'; "
+            "choose another policy",
+        )
     if contract.description_hash != robot.description_hash:
         raise refusal(
             "description_hash",
             f"is {contract.description_hash[:12]}..., but this description of {robot.name} {robot.variant} "
             f"is {robot.description_hash[:12]}...; train with this description, or restore the one of the "
             "training",
+        )
+
+
+def check_sensors(contract: PolicyContract, robot: RobotModel) -> None:
+    """Refuse a policy with an input that no sensor of the robot gives: in simulation it runs, on a robot it cannot.
+
+    Raises:
+        UserError: the policy sees the ground by a height scan.
+    """
+    if contract.height_scan is not None:
+        raise refusal(
+            HEIGHT_SCAN,
+            f"asks for the ground at {contract.height_scan.size} points, but the description of {robot.name} "
+            f"{robot.variant} has no sensor that gives it; deploy a policy without that observation term",
         )
 
 
@@ -428,6 +470,14 @@ def _refuse_where(
     if bad.any():
         index = int(np.argmax(bad))
         raise refusal(field, f"of '{names[index]}' is {values[index]:g}, {problem}")
+
+
+def _check_scan_is_used(observation: Sequence[ObservationSlice], scan: HeightScan | None) -> None:
+    used = any(term.name == HEIGHT_SCAN for term in observation)
+    if used and scan is None:
+        raise refusal(HEIGHT_SCAN, "is missing, but the observation has the term")
+    if scan is not None and not used:
+        raise refusal(HEIGHT_SCAN, "is given, but the observation does not have the term")
 
 
 def _check_training(training: TrainingRecord) -> None:
@@ -488,6 +538,9 @@ def _check_golden_arithmetic(contract: PolicyContract) -> None:
         "joint_vel": golden.inputs["joint_vel"],
         "last_action": np.vstack((np.zeros(joints), action[:-1])),
     }
+    if contract.height_scan is not None:
+        clip = contract.height_scan.clip
+        values[HEIGHT_SCAN] = np.clip(golden.inputs[HEIGHT_SCAN], -clip, clip)
     frames = golden.final_state[joints:].reshape(contract.history - 1, contract.frame_size)
     kept = min(len(frames), golden.steps)
     for term in contract.observation:
@@ -497,7 +550,7 @@ def _check_golden_arithmetic(contract: PolicyContract) -> None:
             raise refusal("golden", f"contradicts the observation term '{term.name}'")
 
 
-def _read_golden(document: Any, joints: int, commands: int) -> Golden:
+def _read_golden(document: Any, joints: int, commands: int, scan: HeightScan | None) -> Golden:
     if not isinstance(document, dict) or set(document) != {"steps", "inputs", "outputs", "final_state"}:
         raise refusal("golden", "needs exactly the keys steps, inputs, outputs and final_state")
     steps = _integer("golden", document["steps"])
@@ -508,6 +561,7 @@ def _read_golden(document: Any, joints: int, commands: int) -> Golden:
             "imu_gyro": 3,
             "imu_quat": 4,
             "command": commands,
+            **({HEIGHT_SCAN: scan.size} if scan else {}),
         },
         "outputs": {"joint_target": joints, "action": joints},
     }

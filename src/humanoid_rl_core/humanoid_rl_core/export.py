@@ -16,6 +16,7 @@ import onnx
 import torch
 
 from .contract import (
+    HEIGHT_SCAN,
     METADATA_KEY,
     MIN_GOLDEN_STEPS,
     SCHEMA_VERSION,
@@ -37,8 +38,6 @@ OPSET = 17
 
 #: Length of the random episode on which file and torch graph are compared before the file gets its name.
 _PARITY_STEPS = 200
-
-_INPUTS = ("joint_pos", "joint_vel", "imu_gyro", "imu_quat", "command")
 
 
 def export_policy(
@@ -101,6 +100,7 @@ def export_policy(
         state_size=frozen.state_size,
         training=record,
         golden=golden,
+        height_scan=frozen.height_scan,
     )
     _write_checked(path, _to_onnx(frozen, contract), frozen, robot)
     return path
@@ -132,7 +132,7 @@ def _random_inputs(
     """Sensor readings [steps, ...] float32 that reach every part of the graph.
 
     Joints over their whole range, speeds to a third of their limits, any orientation with a quaternion that
-    is off unit length by a per cent, commands beyond their range.
+    is off unit length by a per cent, commands beyond their range, ground beyond the clip of a height scan.
     """
     lower, upper = graph.command_lower.numpy(), graph.command_upper.numpy()
     reach = 0.1 + 0.2 * (upper - lower)
@@ -147,13 +147,19 @@ def _random_inputs(
         "imu_quat": _random_quaternions(rng, steps),
         "command": command,
     }
-    return {name: inputs[name].astype(np.float32) for name in _INPUTS}
+    if graph.height_scan is not None:
+        inputs[HEIGHT_SCAN] = rng.normal(0.0, graph.height_scan.clip, (steps, graph.height_scan.size))
+    return {name: values.astype(np.float32) for name, values in inputs.items()}
 
 
 def _random_quaternions(rng: np.random.Generator, steps: int) -> np.ndarray:
     quaternion = rng.normal(size=(steps, 4))
     quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
     return quaternion * rng.uniform(0.99, 1.01, (steps, 1))
+
+
+def _batch_of_one(inputs: Mapping[str, np.ndarray], step: int) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(values[step : step + 1]) for name, values in inputs.items()}
 
 
 def _episode(
@@ -163,9 +169,8 @@ def _episode(
     state = graph.initial_state(1)
     targets, actions = [], []
     with torch.no_grad():
-        for values in zip(*(torch.from_numpy(inputs[name]) for name in _INPUTS), strict=True):
-            joint_pos, joint_vel, imu_gyro, imu_quat, command = (value.unsqueeze(0) for value in values)
-            target, state, action = graph(joint_pos, joint_vel, imu_gyro, imu_quat, command, state)
+        for step in range(len(inputs["command"])):
+            target, state, action = graph(**_batch_of_one(inputs, step), state=state)
             targets.append(target[0].numpy())
             actions.append(action[0].numpy())
     return np.stack(targets), np.stack(actions), state[0].numpy()
@@ -248,11 +253,10 @@ def _compare_with_torch(path: Path, graph: PolicyGraph, robot: RobotModel) -> No
     policy = OnnxPolicy(path, robot)
     inputs = _random_inputs(graph, robot, np.random.default_rng(1), _PARITY_STEPS)
     for step in range(_PARITY_STEPS):
-        values = [inputs[name][step] for name in _INPUTS]
         state = torch.from_numpy(policy.state).unsqueeze(0)
-        output = policy.step(*values)
+        output = policy.step(**{name: values[step] for name, values in inputs.items()})
         with torch.no_grad():
-            target, state_next, action = graph(*(torch.from_numpy(value[None]) for value in values), state)
+            target, state_next, action = graph(**_batch_of_one(inputs, step), state=state)
         for name, actual, expected in (
             ("joint_target", output.joint_target, target),
             ("state_next", policy.state, state_next),

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import ArrayLike
 
-from .contract import METADATA_KEY, TOLERANCE, PolicyContract, check_robot, golden_error
+from .contract import HEIGHT_SCAN, METADATA_KEY, TOLERANCE, PolicyContract, check_robot, golden_error
 from .errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -95,21 +95,25 @@ class OnnxPolicy:
         imu_gyro: ArrayLike,
         imu_quat: ArrayLike,
         command: ArrayLike,
+        height_scan: ArrayLike | None = None,
     ) -> PolicyOutput:
         """One policy step; call it once per control period.
 
         joint_pos [n] rad and joint_vel [n] rad/s in the contract's joint order, imu_gyro [3] rad/s in the IMU
         frame, imu_quat [4] w, x, y, z of the IMU frame in the world, command [k] in the contract's order (the
-        graph clamps it).
+        graph clamps it), height_scan [P] m at the points of the contract's field of that name, and only where it
+        has one (the graph clips it).
 
         Raises:
-            UserError: an input or an output is not finite; the recurrent state is then left as it was.
+            UserError: an input or an output is not finite, or a height scan is needed and not given or the other
+                way round; the recurrent state is then left as it was.
             ValueError: the inputs have other sizes than these.
         """
         # One call fills all inputs and, unlike slice assignment, does not stretch a value that is too short.
-        np.concatenate(
-            (joint_pos, joint_vel, imu_gyro, imu_quat, command), out=self._raw, casting="same_kind"
-        )
+        sensors: tuple[ArrayLike, ...] = (joint_pos, joint_vel, imu_gyro, imu_quat, command)
+        if height_scan is not None or self.contract.height_scan is not None:
+            sensors += (self._needed_scan(height_scan),)
+        np.concatenate(sensors, out=self._raw, casting="same_kind")
         if not np.isfinite(self._raw).all():
             self._refuse_non_finite(self._inputs, "input")
         self._run()
@@ -119,6 +123,17 @@ class OnnxPolicy:
         return PolicyOutput(
             self._outputs["joint_target"][0].astype(np.float64), self._outputs["action"][0].astype(np.float64)
         )
+
+    def _needed_scan(self, height_scan: ArrayLike | None) -> ArrayLike:
+        scan = self.contract.height_scan
+        if scan is None:
+            raise UserError(f"policy '{self.contract.name}' has no input '{HEIGHT_SCAN}'; leave it out")
+        if height_scan is None:
+            raise UserError(
+                f"policy '{self.contract.name}' needs the input '{HEIGHT_SCAN}' ({scan.size} depths in m); give it "
+                "or choose a policy that does not see the ground"
+            )
+        return height_scan
 
     def _prepare(self, session: ort.InferenceSession) -> None:
         self._session = session

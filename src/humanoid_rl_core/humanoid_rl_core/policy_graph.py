@@ -3,7 +3,8 @@
 Nothing in here reads data on the host or branches on it, so one environment step may be captured in a
 CUDA graph, and the exported file holds exactly the arithmetic the policy was trained with.
 
-Shapes: B environments, n joints (order of ``joint_names``), k commands, s recurrent state. All float32.
+Shapes: B environments, n joints (order of ``joint_names``), k commands, s recurrent state, P points of a height
+scan. All float32.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .contract import observation_term_sizes
+from .contract import HEIGHT_SCAN, observation_term_sizes
 from .errors import UserError, nearest
+from .height_scan import HeightScan
 
 #: Clip of the normalised observation and epsilon under the root: the defaults of stable-baselines3's
 #: VecNormalize (``clip_obs``, ``epsilon``), so that its statistics can be taken over unchanged.
@@ -36,7 +38,8 @@ class ObservationTerm:
 
     name: ``base_ang_vel`` (3, rad/s, IMU frame), ``projected_gravity`` (3, unit vector, IMU frame),
         ``command`` (k, clamped to its range), ``joint_pos_rel`` (n, rad from the default position),
-        ``joint_vel`` (n, rad/s) or ``last_action`` (n, clipped, dimensionless).
+        ``joint_vel`` (n, rad/s), ``last_action`` (n, clipped, dimensionless) or ``height_scan`` (P, m below a
+        standing base, clipped; see ``HeightScan``).
     scale: factor applied to the term before it enters the frame.
     """
 
@@ -78,10 +81,12 @@ class PolicyGraph(nn.Module):
     network: normalised observation [B, observation_size] -> action mean [B, n]; may be set later as the
         attribute ``network``, only ``forward`` needs it.
     action_clip: actions are clipped to +-action_clip before they are decoded or remembered.
+    height_scan: geometry of the observation term of that name; given exactly where the term is.
 
     The state is ``[last_action (n)][the history - 1 older frames, oldest first]``, zeros at the start.
     The normalisation starts as the identity; ``set_normalisation`` changes it.
-    Raises UserError for an unknown or repeated observation term and ValueError for sizes that do not fit.
+    Raises UserError for an unknown or repeated observation term, or a height scan without its geometry or term, and
+    ValueError for sizes that do not fit.
     """
 
     default_position: Tensor
@@ -92,6 +97,8 @@ class PolicyGraph(nn.Module):
     command_upper: Tensor
     obs_mean: Tensor
     obs_var: Tensor
+    #: Of the class too: models saved by earlier releases hold graphs without it.
+    height_scan: HeightScan | None = None
 
     def __init__(
         self,
@@ -108,6 +115,7 @@ class PolicyGraph(nn.Module):
         history: int = 1,
         network: nn.Module | None = None,
         action_clip: float = 10.0,
+        height_scan: HeightScan | None = None,
     ) -> None:
         super().__init__()
         if history < 1:
@@ -119,6 +127,7 @@ class PolicyGraph(nn.Module):
         self.history = int(history)
         self.action_clip = float(action_clip)
         self.network = network
+        self.height_scan = height_scan
 
         joints, commands = len(self.joint_names), len(self.command_names)
         self._register("default_position", default_position, joints)
@@ -128,7 +137,12 @@ class PolicyGraph(nn.Module):
         self._register("command_lower", command_lower, commands)
         self._register("command_upper", command_upper, commands)
 
-        self._layout = self._lay_out(observation_term_sizes(joints, commands), observation)
+        if (height_scan is None) == any(term.name == HEIGHT_SCAN for term in observation):
+            raise UserError(
+                "the observation term 'height_scan' and its geometry go together; give both or neither"
+            )
+        sizes = observation_term_sizes(joints, commands, height_scan.size if height_scan else 0)
+        self._layout = self._lay_out(sizes, observation)
         self.register_buffer("obs_mean", torch.zeros(self.observation_size))
         self.register_buffer("obs_var", torch.ones(self.observation_size))
 
@@ -219,13 +233,16 @@ class PolicyGraph(nn.Module):
         imu_quat: Tensor,
         command: Tensor,
         state: Tensor,
+        height_scan: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The observation before normalisation, and the frames the next state has to remember.
 
         joint_pos [B, n] rad, joint_vel [B, n] rad/s, imu_gyro [B, 3] rad/s in the IMU frame, imu_quat [B, 4]
-        w, x, y, z of the IMU frame in the world, command [B, k], state [B, s].
+        w, x, y, z of the IMU frame in the world, command [B, k], state [B, s], height_scan [B, P] m at the points of
+        the graph's ``height_scan`` (not read without that term).
         Returns observation [B, observation_size], its frames oldest to newest, and frames
         [B, (history - 1) * frame_size], a view of it.
+        Raises ValueError where a height scan is needed and not given.
         """
         parts = [state[:, self.action_size :]] if self.history > 1 else []
         for name, _, _, scale in self._layout:
@@ -239,11 +256,18 @@ class PolicyGraph(nn.Module):
                 value = joint_pos - self.default_position
             elif name == "joint_vel":
                 value = joint_vel
+            elif name == HEIGHT_SCAN:
+                value = self._clip_scan(height_scan)
             else:
                 value = state[:, : self.action_size]
             parts.append(value if scale == 1.0 else value * scale)
         observation = torch.cat(parts, dim=1)
         return observation, observation[:, self.frame_size :]
+
+    def _clip_scan(self, height_scan: Tensor | None) -> Tensor:
+        if height_scan is None or self.height_scan is None:
+            raise ValueError("this policy graph sees the ground; give it the height_scan [B, P]")
+        return torch.clamp(height_scan, -self.height_scan.clip, self.height_scan.clip)
 
     def normalise(self, observation: Tensor) -> Tensor:
         """clip((x - mean) / sqrt(var + 1e-8), +-10), stable-baselines3's formula. Any leading shape."""
@@ -276,6 +300,7 @@ class PolicyGraph(nn.Module):
         imu_quat: Tensor,
         command: Tensor,
         state: Tensor,
+        height_scan: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One policy step (deterministic: the action mean). Arguments as ``observe``.
 
@@ -283,7 +308,9 @@ class PolicyGraph(nn.Module):
         """
         if self.network is None:
             raise ValueError("the policy graph has no network; set its attribute 'network' first")
-        observation, frames = self.observe(joint_pos, joint_vel, imu_gyro, imu_quat, command, state)
+        observation, frames = self.observe(
+            joint_pos, joint_vel, imu_gyro, imu_quat, command, state, height_scan
+        )
         # Three clips of one value: the exporter and the runtime keep a single one.
         action = self.network(self.normalise(observation))
         return self.decode(action), self.next_state(action, frames), self.clip_action(action)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from humanoid_rl_core.export import export_policy
+from humanoid_rl_core.height_scan import HeightScan
 from humanoid_rl_core.policy_graph import ObservationTerm, PolicyGraph
 from humanoid_rl_core.robot import RobotModel, load_robot
 from torch import nn
@@ -84,6 +85,25 @@ def policy_file(
 ) -> Path:
     """A sound policy with a history of 3 frames. Not to be changed."""
     return export(tmp_path_factory.mktemp("policy") / "policy.onnx", make_graph())
+
+
+@pytest.fixture(scope="session")
+def seeing_graph(robot: RobotModel, make_graph: Callable[..., PolicyGraph]) -> PolicyGraph:
+    """A graph with 3 frames of history that sees the ground at 5 x 3 points. Not to be changed."""
+    return make_graph(
+        observation=(*TERMS, ObservationTerm("height_scan", 2.0)),
+        height_scan=HeightScan(
+            1.0, 0.5, 0.25, origin=robot.base_link, standing_height=robot.default_base_height
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def seeing_policy_file(
+    tmp_path_factory: pytest.TempPathFactory, seeing_graph: PolicyGraph, export: Callable[..., Path]
+) -> Path:
+    """`seeing_graph`, exported. Not to be changed."""
+    return export(tmp_path_factory.mktemp("policy") / "seeing.onnx", seeing_graph)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from humanoid_rl_core.contract import check_sensors
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.robot import RobotModel
 from numpy.typing import NDArray
@@ -53,7 +54,8 @@ class Controller:
         safety: thresholds.
 
     Raises:
-        UserError: the policy's commands have no acceleration limit in the safety configuration.
+        UserError: the policy has an input that no sensor of the robot gives, or a command without an acceleration
+            limit in the safety configuration.
     """
 
     def __init__(self, robot: RobotModel, policy: Policy, safety: SafetyConfig) -> None:
@@ -64,6 +66,7 @@ class Controller:
         self.interventions = Interventions()
         self._policy = policy
         contract = policy.contract
+        check_sensors(contract, robot)
         self.period = float(contract.control_period)
         self.command_names: tuple[str, ...] = tuple(contract.command_names)
         n = len(robot.joint_names)

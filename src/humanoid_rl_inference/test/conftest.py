@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from humanoid_rl_core.export import export_policy
+from humanoid_rl_core.height_scan import HeightScan
 from humanoid_rl_core.policy_graph import ObservationTerm, PolicyGraph
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import RobotModel, load_robot
@@ -22,21 +23,10 @@ def safety() -> SafetyConfig:
     return load_safety_config(share_dir() / "config" / "safety" / "g1.yaml")
 
 
-@pytest.fixture(scope="session")
-def policy_file(robot: RobotModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported velocity policy; its network is untrained, so it stays near the default pose."""
+def export_untrained(robot: RobotModel, path: Path, scan: HeightScan | None = None) -> Path:
+    """A velocity policy whose network is untrained, so that it stays near the default pose."""
     torch.manual_seed(0)
-    terms = [
-        ObservationTerm(name)
-        for name in (
-            "base_ang_vel",
-            "projected_gravity",
-            "command",
-            "joint_pos_rel",
-            "joint_vel",
-            "last_action",
-        )
-    ]
+    names = ["base_ang_vel", "projected_gravity", "command", "joint_pos_rel", "joint_vel", "last_action"]
     gains = robot.gains["compliant"]
     graph = PolicyGraph(
         joint_names=robot.joint_names,
@@ -47,7 +37,8 @@ def policy_file(robot: RobotModel, tmp_path_factory: pytest.TempPathFactory) -> 
         command_names=("vx", "vy", "yaw_rate"),
         command_lower=(-0.5, -0.3, -0.5),
         command_upper=(1.0, 0.3, 0.5),
-        observation=terms,
+        observation=[ObservationTerm(name) for name in (*names, *(["height_scan"] if scan else []))],
+        height_scan=scan,
     )
     joints = len(robot.joint_names)
     graph.network = nn.Sequential(nn.Linear(graph.observation_size, 64), nn.ELU(), nn.Linear(64, joints))
@@ -59,5 +50,16 @@ def policy_file(robot: RobotModel, tmp_path_factory: pytest.TempPathFactory) -> 
         "git_revision": "untrained",
         "metrics": {},
     }
-    path = tmp_path_factory.mktemp("policy") / "untrained.onnx"
     return export_policy(path, graph, robot, gains, name="untrained", control_period=0.02, training=training)
+
+
+@pytest.fixture(scope="session")
+def policy_file(robot: RobotModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_untrained(robot, tmp_path_factory.mktemp("policy") / "untrained.onnx")
+
+
+@pytest.fixture(scope="session")
+def seeing_policy_file(robot: RobotModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that needs a height scan, at 3 x 3 points."""
+    scan = HeightScan(0.5, 0.5, 0.25, origin=robot.base_link, standing_height=robot.default_base_height)
+    return export_untrained(robot, tmp_path_factory.mktemp("policy") / "seeing.onnx", scan)

@@ -337,6 +337,17 @@ def test_policy_with_an_unknown_command_is_refused(
         Controller(robot, FixedPolicy(contract, policy.target), safety)
 
 
+def test_policy_that_sees_what_no_sensor_gives_is_refused(
+    robot: RobotModel, seeing_policy_file: Path, safety: SafetyConfig
+) -> None:
+    policy = OnnxPolicy(seeing_policy_file, robot)
+    with pytest.raises(
+        UserError, match=r"'height_scan' asks for the ground at 9 points, .* has no sensor"
+    ) as refused:
+        Controller(robot, policy, safety)
+    assert "\n" not in str(refused.value)
+
+
 def test_exported_policy_is_stepped_with_its_own_last_action(
     robot: RobotModel, policy_file: Path, safety: SafetyConfig
 ) -> None:

@@ -555,6 +555,7 @@ def test_interrupt_during_start_up_leaves_no_traceback(policy_file: Path, delay:
         (["policy:=no_such_policy"], "no_such_policy"),
         ([], "parameter 'policy' is empty"),
         (["policy:={truncated}"], "truncated"),
+        (["policy:={seeing}"], "asks for the ground at 9 points"),
         (["policy:={policy}", "polcy:=x"], "unknown parameter 'polcy', did you mean 'policy'?"),
         (["policy:={policy}", "auto_start:=3"], "parameter 'auto_start' must be true or false"),
         (["policy:={policy}", "robot:=g2"], "g2"),
@@ -566,13 +567,13 @@ def test_interrupt_during_start_up_leaves_no_traceback(policy_file: Path, delay:
     ids=lambda value: None if isinstance(value, list) else value.split("'")[-2] if "'" in value else value,
 )
 def test_mistake_of_the_user_is_one_line_and_exit_2(
-    policy_file: Path, tmp_path: Path, parameters: list[str], message: str
+    policy_file: Path, seeing_policy_file: Path, tmp_path: Path, parameters: list[str], message: str
 ) -> None:
     truncated, safety = tmp_path / "truncated.onnx", tmp_path / "safety.yaml"
     truncated.write_bytes(policy_file.read_bytes()[:1000])
     original = share_dir() / "config" / "safety" / "g1.yaml"
     safety.write_text(original.read_text().replace("tilt:", "tlt:"))
-    names = {"policy": policy_file, "truncated": truncated, "safety": safety}
+    names = {"policy": policy_file, "truncated": truncated, "safety": safety, "seeing": seeing_policy_file}
     process = start_node(*(parameter.format(**names) for parameter in parameters))
     output, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 2

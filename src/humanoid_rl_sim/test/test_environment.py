@@ -278,7 +278,7 @@ def test_yaw_frame_velocity_is_the_base_velocity_without_tilt(make):
     w, x, y, z = state.base_quat[0].tolist()
     yaw = math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
     state.base_lin_vel[0] = torch.tensor([0.4 * math.cos(yaw), 0.4 * math.sin(yaw), 0.1])
-    environment._update_orientation()
+    environment._update_frame()
     torch.testing.assert_close(view.base_lin_vel_yaw[0], torch.tensor([0.4, 0.0, 0.1]), atol=1e-6, rtol=0)
 
 

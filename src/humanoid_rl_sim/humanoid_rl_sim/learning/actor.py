@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from humanoid_rl_core.contract import HEIGHT_SCAN
 from humanoid_rl_core.onnx_policy import OnnxPolicy
 from humanoid_rl_core.policy_graph import PolicyGraph
 from stable_baselines3.common.policies import BasePolicy
@@ -67,20 +68,32 @@ class GraphActor:
 
 
 class OnnxActor:
-    """An exported policy as the policy node runs it: raw sensors in, one environment at a time."""
+    """An exported policy as the policy node runs it: raw sensors in, one environment at a time.
+
+    A policy that sees the ground is given it. Where the task's actor sees it at the same points, that is what its
+    sensors read, noise included; elsewhere it is looked up exactly, which on level ground gives at every point how
+    much higher than standing the base is.
+    """
 
     def __init__(self, policy: OnnxPolicy, num_envs: int) -> None:
         self.policy = policy
         self._states = np.zeros((num_envs, policy.contract.state_size), np.float32)
+        scan = policy.contract.height_scan
+        self._points = None if scan is None else torch.as_tensor(scan.points, dtype=torch.float32)
 
     def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
         policy = self.policy
         self._states[started.cpu().numpy()] = 0.0
-        sensors = [tensor.cpu().numpy() for tensor in (*environment.sensors, environment.view.command)]
+        seen = {**environment.sensors._asdict(), "command": environment.view.command}
+        if self._points is None:
+            del seen[HEIGHT_SCAN]
+        elif environment.graph.height_scan != policy.contract.height_scan:
+            seen[HEIGHT_SCAN] = environment.depth(self._points.to(environment.device))
+        sensors = {name: tensor.cpu().numpy() for name, tensor in seen.items()}
         actions = np.empty((environment.num_envs, len(policy.contract.joint_names)), np.float32)
         for i in range(environment.num_envs):
             policy.state = self._states[i]
-            actions[i] = policy.step(*(sensor[i] for sensor in sensors)).action
+            actions[i] = policy.step(**{name: sensor[i] for name, sensor in sensors.items()}).action
             self._states[i] = policy.state
         return torch.from_numpy(actions)
 

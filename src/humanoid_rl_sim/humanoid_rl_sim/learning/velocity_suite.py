@@ -240,8 +240,7 @@ def largest_push(
     """Largest sudden change of the base's velocity in m/s that `SURVIVED` of the episodes survive, and every smaller
     one of `PUSH_SWEEP`; from all directions, 3 s after the start, on the nominal robot and level ground."""
     n = episodes * len(PUSH_SWEEP)
-    level = dataclasses.replace(task, terrain=None)
-    environment = make_environment(level, "mujoco", n, seed=seed, training=False, collision="full")
+    environment = make_environment(task, "mujoco", n, seed=seed, training=False, collision="full", level=True)
     environment.max_episode_steps = 1 << 30
     environment.set_command(torch.tensor(command).repeat(n, 1))
     speed = torch.tensor(PUSH_SWEEP).repeat_interleave(episodes)

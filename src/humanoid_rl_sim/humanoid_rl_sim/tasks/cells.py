@@ -7,9 +7,6 @@ import torch
 from humanoid_rl_sim.simulators.height_field import Ground
 from humanoid_rl_sim.tasks.terrain import RIM, Terrain, TerrainConfig
 
-SCAN_CLIP = 1.0
-"""m."""
-
 
 class Cells:
     """The kind and the level of ground of every robot; the tensors are updated in place.
@@ -68,15 +65,22 @@ class Cells:
         anywhere = (lot * self.levels).long()
         self.level.copy_(torch.where(level >= self.levels, anywhere, level.clamp(min=0)))
 
-    def scan(self, base_pos: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """[N, P] m: how far the ground is below the base at the points of the scan.
+    def scan(
+        self,
+        base_pos: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        points: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """[N, P] m: how far the ground is below the base at the points of a scan.
 
         Args:
             base_pos: [N, 3] m.
             cos: [N] cosine of the base's yaw.
             sin: [N] sine of it.
+            points: [P, 2] m, x and y in the base's yaw frame; by default those of the task's scan.
         """
-        x, y = self._points.unbind(1)
+        x, y = (self._points if points is None else points).unbind(1)
         cos, sin = cos[:, None], sin[:, None]
         points = torch.stack((cos * x - sin * y, sin * x + cos * y), 2) + base_pos[:, None, :2]
         return base_pos[:, 2:3] - self.ground.height(points)

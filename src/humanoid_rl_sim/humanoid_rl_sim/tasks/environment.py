@@ -12,13 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from humanoid_rl_core.contract import HEIGHT_SCAN
 from humanoid_rl_core.errors import UserError, nearest
+from humanoid_rl_core.height_scan import HeightScan
 from humanoid_rl_core.policy_graph import ObservationTerm, PolicyGraph, projected_gravity
 from humanoid_rl_core.robot import Gains, RobotModel
 
 from humanoid_rl_sim.simulators.contract import InitialState, ModelProperties, Simulator
 from humanoid_rl_sim.tasks import rewards, terminations
-from humanoid_rl_sim.tasks.cells import SCAN_CLIP, Cells
+from humanoid_rl_sim.tasks.cells import Cells
 from humanoid_rl_sim.tasks.configuration import Range, TaskConfig
 from humanoid_rl_sim.tasks.terms import bind_term
 from humanoid_rl_sim.tasks.terrain import Terrain
@@ -28,7 +30,11 @@ COMMAND_NAMES = ("vx", "vy", "yaw_rate")
 
 
 def make_policy_graph(task: TaskConfig, robot: RobotModel) -> PolicyGraph:
-    """The task's policy graph, still without a network."""
+    """The task's policy graph, still without a network.
+
+    Raises:
+        UserError: unknown gain set, joint group or observation term, or a height scan without a terrain that has one.
+    """
     gains = gain_set(task, robot)
     ranges = (task.command.vx, task.command.vy, task.command.yaw_rate)
     return PolicyGraph(
@@ -43,6 +49,26 @@ def make_policy_graph(task: TaskConfig, robot: RobotModel) -> PolicyGraph:
         observation=[ObservationTerm(term.name, term.scale) for term in task.observation.terms],
         history=task.observation.history,
         action_clip=task.action_clip,
+        height_scan=_height_scan(task, robot),
+    )
+
+
+def _height_scan(task: TaskConfig, robot: RobotModel) -> HeightScan | None:
+    """What the actor's observation term of that name sees; nothing without the term."""
+    if all(term.name != HEIGHT_SCAN for term in task.observation.terms):
+        return None
+    scan = task.terrain.height_scan if task.terrain is not None else None
+    if scan is None:
+        raise UserError(
+            f"task {task.name}: observation term '{HEIGHT_SCAN}' needs a terrain with a height_scan"
+        )
+    return HeightScan(
+        length=scan.length,
+        width=scan.width,
+        spacing=scan.spacing,
+        origin=robot.base_link,
+        standing_height=robot.default_base_height,
+        clip=SCAN_CLIP,
     )
 
 
@@ -96,6 +122,8 @@ NOMINAL_WEIGHT = 9.81 * 33.34
 """N; only the scale on which the critic sees forces."""
 SENSELESS = 1.0e3
 """rad/s, m/s or m: an order of magnitude beyond what a falling robot reaches."""
+SCAN_CLIP = 1.0
+"""m."""
 START_SCATTER = 0.3
 """m, half-width along x and y of where robots start around the middle of a cell of terrain."""
 START_LIFT = 0.02
@@ -105,7 +133,7 @@ PUSH_FORESIGHT = 0.5
 
 
 class Sensors(NamedTuple):
-    """The raw sensors of all robots, in the order the policy graph takes them."""
+    """The raw sensors of all robots, by the names of the policy graph's inputs."""
 
     joint_pos: torch.Tensor
     """[N, n] rad."""
@@ -115,6 +143,8 @@ class Sensors(NamedTuple):
     """[N, 3] rad/s."""
     imu_quat: torch.Tensor
     """[N, 4]."""
+    height_scan: torch.Tensor
+    """[N, P] m below a standing base, not clipped; P is 0 where the actor does not see the ground."""
 
 
 @dataclass
@@ -146,6 +176,7 @@ class Environment:
         seed: seeds every random draw; equal seeds give equal runs on the CPU.
         training: False turns observation noise, pushes, latency, randomisation and curricula off.
         terrain: the task's terrain, on which the simulator was made.
+        level: on level ground in place of the task's terrain; what is seen of the ground stays part of the observation.
     """
 
     def __init__(
@@ -156,6 +187,7 @@ class Environment:
         seed: int = 0,
         training: bool = True,
         terrain: Terrain | None = None,
+        level: bool = False,
     ) -> None:
         self.task, self.simulator, self.robot = task, simulator, simulator.robot
         self.num_envs, self.device = simulator.num_envs, simulator.device
@@ -163,7 +195,7 @@ class Environment:
             raise ValueError(
                 f"simulator timestep {simulator.timestep} is not the task's {task.physics_timestep}"
             )
-        if (task.terrain is None) != (terrain is None) or simulator.height_field is not (
+        if (task.terrain is None or level) != (terrain is None) or simulator.height_field is not (
             terrain.field if terrain else None
         ):
             raise ValueError("the simulator's ground is not the task's terrain")
@@ -194,9 +226,13 @@ class Environment:
             [[r.lower, r.upper] for r in (task.command.vx, task.command.vy, task.command.yaw_rate)]
         )
         self._noise = self._noise_scales()
+        scan = self.graph.height_scan
+        self._scan_points = torch.zeros(0, 2, device=self.device) if scan is None else vector(scan.points)
         self._recurrent = self.graph.initial_state(n, self.device)
         self._frames = self._recurrent[:, joints:]
-        self._last_sensors = Sensors(zeros(joints), zeros(joints), zeros(3), zeros(4))
+        self._last_sensors = Sensors(
+            zeros(joints), zeros(joints), zeros(3), zeros(4), zeros(len(self._scan_points))
+        )
         self._target = self._default_pos.repeat(n, 1)
         self._action_delay = torch.zeros(n, dtype=torch.long, device=self.device)
         self._sensor_delay = torch.zeros(n, dtype=torch.bool, device=self.device)
@@ -277,6 +313,7 @@ class Environment:
             "joint_vel": noise.get("joint_vel", 0.0),
             "imu_gyro": noise.get("base_ang_vel", 0.0),
             "imu_quat": noise.get("projected_gravity", 0.0),
+            "height_scan": noise.get("height_scan", 0.0),
         }
 
     # -- the step ----------------------------------------------------------------------------------------------
@@ -418,12 +455,29 @@ class Environment:
             self._noisy(state.joint_vel, "joint_vel"),
             self._noisy(state.imu_gyro, "imu_gyro"),
             self._noisy(state.imu_quat, "imu_quat"),
+            self._noisy(self.depth(self._scan_points), "height_scan"),
         )
 
     @property
     def sensors(self) -> Sensors:
-        """What the present observation was made of, noise included: the input of an exported policy."""
+        """What the sensors read now, noise included: the input of an exported policy.
+
+        The present observation was made of it, except where a training's sensors are late.
+        """
         return self._last_sensors
+
+    def depth(self, points: torch.Tensor) -> torch.Tensor:
+        """[N, P] m: how much farther below the base the ground is at `points` than a standing base is high.
+
+        Args:
+            points: [P, 2] m, x and y in the base's yaw frame.
+        """
+        base_pos = self.view.state.base_pos
+        if self.cells is None:
+            below = base_pos[:, 2:3].expand(-1, len(points))
+        else:
+            below = self.cells.scan(base_pos, *self._yaw, points)
+        return below - self.robot.default_base_height
 
     def _noisy(self, value: torch.Tensor, sensor: str) -> torch.Tensor:
         width = self._noise[sensor] if self.training else 0.0
@@ -437,7 +491,9 @@ class Environment:
             seen = Sensors(
                 *(torch.where(late, old, now) for old, now in zip(self._last_sensors, sensors, strict=True))
             )
-        observation, frames = self.graph.observe(*seen, self.view.command, self._recurrent)
+        observation, frames = self.graph.observe(
+            **seen._asdict(), command=self.view.command, state=self._recurrent
+        )
         return observation, frames, sensors
 
     def _next_observation(self) -> torch.Tensor:

@@ -20,6 +20,7 @@ def make_environment(
     seed: int = 0,
     training: bool = True,
     collision: Literal["feet", "self", "full"] | None = None,
+    level: bool = False,
 ) -> Environment:
     """The task's robot on the task's ground in the simulator of that name.
 
@@ -30,11 +31,12 @@ def make_environment(
         seed: seeds every random draw.
         training: False turns observation noise, pushes, latency, randomisation and curricula off.
         collision: what collides; the task's choice without.
+        level: on level ground in place of the task's terrain.
 
     Raises:
         UserError: unknown robot or simulator, or a simulator whose engine is not installed.
     """
-    terrain = make_terrain(task.terrain) if task.terrain else None
+    terrain = make_terrain(task.terrain) if task.terrain and not level else None
     simulator = make_simulator(
         sim,
         load_robot(task.robot, task.variant),
@@ -43,4 +45,4 @@ def make_environment(
         collision=collision or task.collision,
         height_field=terrain.field if terrain else None,
     )
-    return Environment(task, simulator, seed=seed, training=training, terrain=terrain)
+    return Environment(task, simulator, seed=seed, training=training, terrain=terrain, level=level)

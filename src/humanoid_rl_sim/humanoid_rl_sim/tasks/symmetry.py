@@ -3,7 +3,7 @@
 The mirror is the robot's x-z plane. Polar vectors (velocity, gravity) change their y, axial ones (angular velocity)
 their x and z. A joint's mirror image turns about the mirrored axis, which is an axial vector: a joint about y keeps
 its sign, one about x or z changes it. Joints of the left go to those of the same name on the right, joints without a
-side to themselves.
+side to themselves. The points of a height scan change their y, what is seen there stays.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from humanoid_rl_core.contract import HEIGHT_SCAN
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.policy_graph import PolicyGraph
 from humanoid_rl_core.robot import RobotModel
@@ -81,6 +82,8 @@ def make_mirror(robot: RobotModel, graph: PolicyGraph) -> Mirror:
         "joint_vel": (joints, signs),
         "last_action": (joints, signs),
     }
+    if graph.height_scan is not None:
+        of_term[HEIGHT_SCAN] = (graph.height_scan.mirrored, np.ones(graph.height_scan.size))
     indices, factors = [], []
     for frame in range(graph.history):
         for name, start, _, _ in graph.observation_layout:

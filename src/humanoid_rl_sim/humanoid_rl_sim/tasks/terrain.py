@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from humanoid_rl_core.errors import UserError, nearest
+from humanoid_rl_core.height_scan import scan_points, scan_shape
 from numpy.typing import NDArray
 
 from humanoid_rl_sim.simulators.height_field import HeightField
@@ -39,7 +40,8 @@ class Severity:
 
 @dataclass(frozen=True)
 class HeightScanConfig:
-    """A level grid of points around the base, in its yaw frame, at which the critic sees the ground."""
+    """A level grid of points around the base, in its yaw frame, at which the critic sees the ground, and the actor
+    where its observation has the term `height_scan`. Length and width are multiples of the spacing."""
 
     length: float = 1.5
     """m, along x, centred on the base."""
@@ -48,12 +50,13 @@ class HeightScanConfig:
     spacing: float = 0.15
     """m."""
 
+    def __post_init__(self) -> None:
+        scan_shape(self.length, self.width, self.spacing)
+
     @property
     def points(self) -> NDArray[np.float64]:
         """[P, 2] x, y in m, row by row from behind to ahead."""
-        x = np.linspace(-0.5 * self.length, 0.5 * self.length, round(self.length / self.spacing) + 1)
-        y = np.linspace(-0.5 * self.width, 0.5 * self.width, round(self.width / self.spacing) + 1)
-        return np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2)
+        return scan_points(self.length, self.width, self.spacing)
 
 
 @dataclass(frozen=True)
