@@ -159,7 +159,7 @@ def evaluate(
     if repetitions is None:
         repetitions = REPETITIONS if task.terrain is None else 2 * len(task.terrain.kinds)
     commands = np.repeat(np.array(COMMANDS), repetitions, axis=0)
-    measured = run(task, make_actor, commands, seed=seed)
+    measured = _run_spread(task, make_actor, commands, seed=seed)
     stays = ~measured.fell
     follows = (measured.velocity_error < VELOCITY_ERROR) & (measured.yaw_rate_error < YAW_RATE_ERROR)
     success = (stays & follows).reshape(-1, repetitions)
@@ -207,6 +207,22 @@ def evaluate(
         ],
         **({} if task.terrain is None else {"terrain": _by_ground(task, measured, success.flatten())}),
     }
+
+
+def _run_spread(
+    task: TaskConfig, make_actor: Callable[[Environment], Actor], commands: np.ndarray, *, seed: int
+) -> Trajectory:
+    """`run`, on a terrain with the commands dealt out to the robots at random.
+
+    Cells are taken in the order of the robots, so that equal commands side by side would all meet the same levels.
+    """
+    if task.terrain is None:
+        return run(task, make_actor, commands, seed=seed)
+    order = np.random.default_rng(seed).permutation(len(commands))
+    measured = run(task, make_actor, commands[order], seed=seed)
+    back = torch.as_tensor(np.argsort(order))
+    rows = {field.name: getattr(measured, field.name) for field in dataclasses.fields(measured)}
+    return Trajectory(**{name: values[back] for name, values in rows.items()})
 
 
 def _by_ground(task: TaskConfig, measured: Trajectory, success: torch.Tensor) -> list[dict[str, Any]]:
