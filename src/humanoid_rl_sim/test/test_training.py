@@ -32,7 +32,7 @@ from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv, make_spaces
 from humanoid_rl_sim.learning.training import make_model, train
 from humanoid_rl_sim.learning.training_control import TrainingControl, TrainingProgress
 from humanoid_rl_sim.simulators.registry import make_simulator
-from humanoid_rl_sim.tasks.configuration import load_task
+from humanoid_rl_sim.tasks.configuration import Range, load_task
 from humanoid_rl_sim.tasks.environment import Environment, make_policy_graph
 from humanoid_rl_sim.tasks.terrain import Severity
 from stable_baselines3 import PPO
@@ -346,6 +346,19 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(interrupted, damage):
         train(dataclasses.replace(SMALL, steps=5 * UPDATE), interrupted, resume=True)
     assert str(checkpoint) in str(refused.value) and "\n" not in str(refused.value)
     assert (interrupted / "progress.csv").read_bytes() == before
+
+
+def test_a_task_without_a_mirror_image_is_refused_before_anything_is_written(tmp_path):
+    task = load_task("walk")
+    one_sided = dataclasses.replace(task.command, vy=Range(-0.1, 0.3))
+    path = tmp_path / "one_sided.yaml"
+    path.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(task, command=one_sided))))
+    symmetric = dataclasses.replace(
+        SMALL, task=str(path), learner="device", ppo=dataclasses.replace(SMALL.ppo, symmetry_coefficient=0.5)
+    )
+    with pytest.raises(UserError, match=r"range of command vy, -0.1 to 0.3, is not symmetric"):
+        train(symmetric, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_value_of_the_command_line_may_be_written_with_an_exponent():
