@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import load_robot
 from humanoid_rl_sim.learning import velocity_suite
 from humanoid_rl_sim.learning.actor import GraphActor, OnnxActor, baseline_graph
+from humanoid_rl_sim.learning.evaluation import write_json
 from humanoid_rl_sim.tasks.configuration import Range, load_task
 from humanoid_rl_sim.tasks.terrain import Severity
 
@@ -42,6 +44,29 @@ def test_the_gains_alone_fall(short):
     assert result["success"] == result["survival"] == 0.0 and np.isnan(result["velocity_error_mps"])
     assert result["largest_push_survived_mps"] == {"standing": 0.0, "walking": 0.0}
     assert any("nan" in line for line in velocity_suite.table(result))
+
+
+def test_a_result_read_back_from_its_file_is_told_with_dashes_for_what_is_no_number(short, tmp_path):
+    result = velocity_suite.evaluate(
+        rough_task(kinds={"flat": Severity(0.0, 0.0)}, levels=1),
+        lambda env: GraphActor(baseline_graph(env.graph)),
+        repetitions=1,
+        sweep_episodes=1,
+    )
+    result["terrain"][0]["levels"].append(float("nan"))
+    write_json(tmp_path / "evaluation.json", result)
+    read = json.loads((tmp_path / "evaluation.json").read_text())
+    assert read["velocity_error_mps"] is None
+    lines = velocity_suite.table(read)
+    assert (
+        lines[1]
+        == "mean error - m/s, - rad/s; power - W, action rate -, slip - m/s, touches itself - of the time"
+    )
+    assert lines[2].startswith("peak torque - of the limit (-); largest push survived 0 m/s standing")
+    numbers = velocity_suite.table(result)
+    assert [len(line) for line in lines[4:7]] == [len(line) for line in numbers[4:7]]
+    assert lines[4].split() == ["0.0", "0.0", "0.0", "0%", "-", "-"]
+    assert lines[-1].split() == ["flat", "0%", "0%", "-"]
 
 
 def test_the_shipped_policy_walks(short):

@@ -286,30 +286,38 @@ def largest_push(
     return survived
 
 
+def figure(value: float | None, spec: str) -> str:
+    """A number by its format; - for what was no number and is null in JSON."""
+    return "-" if value is None else format(value, spec)
+
+
 def table(result: dict[str, Any]) -> list[str]:
-    """A result in lines."""
-    pushes, torque = result["largest_push_survived_mps"], result["peak_torque_of_limit"]
-    hardest = max(torque, key=lambda name: torque[name])
+    """A result in lines; also one that was read back from JSON."""
+    pushes = result["largest_push_survived_mps"]
+    torque = {name: value for name, value in result["peak_torque_of_limit"].items() if value is not None}
+    hardest = max(torque, key=lambda name: torque[name]) if torque else None
     lines = [
         f"{result['suite']}: success {result['success']:.1%} of {result['episodes']} episodes "
         f"(stayed up in {result['survival']:.1%})",
-        f"mean error {result['velocity_error_mps']:.3f} m/s, {result['yaw_rate_error_radps']:.3f} rad/s; "
-        f"power {result['power_w']:.0f} W, action rate {result['action_rate']:.2f}, "
-        f"slip {result['foot_slip_mps']:.3f} m/s, touches itself {result['self_contact']:.1%} of the time",
-        f"peak torque {torque[hardest]:.0%} of the limit ({hardest}); largest push survived "
+        f"mean error {figure(result['velocity_error_mps'], '.3f')} m/s, "
+        f"{figure(result['yaw_rate_error_radps'], '.3f')} rad/s; "
+        f"power {figure(result['power_w'], '.0f')} W, action rate {figure(result['action_rate'], '.2f')}, "
+        f"slip {figure(result['foot_slip_mps'], '.3f')} m/s, "
+        f"touches itself {figure(result['self_contact'], '.1%')} of the time",
+        f"peak torque {figure(torque.get(hardest), '.0%')} of the limit ({hardest or '-'}); largest push survived "
         f"{pushes['standing']:g} m/s standing, {pushes['walking']:g} m/s walking",
         "    vx    vy  yaw   success  m/s    rad/s",
     ]
     lines += [
         f"{row['vx']:6.1f}{row['vy']:6.1f}{row['yaw_rate']:5.1f}{row['success']:9.0%}"
-        f"{row['velocity_error_mps']:7.3f}{row['yaw_rate_error_radps']:8.3f}"
+        f"{figure(row['velocity_error_mps'], '.3f'):>7s}{figure(row['yaw_rate_error_radps'], '.3f'):>8s}"
         for row in result["conditions"]
     ]
     if "terrain" in result:
         lines.append("ground        success   by level, from the easiest")
         lines += [
-            f"{row['kind']:12s}{row['success']:9.0%}   "
-            + " ".join("   -" if value is None else f"{value:4.0%}" for value in row["levels"])
+            f"{row['kind']:12s}{figure(row['success'], '.0%'):>9s}   "
+            + " ".join(f"{figure(value, '.0%'):>4s}" for value in row["levels"])
             for row in result["terrain"]
         ]
     return lines
