@@ -27,6 +27,15 @@ TASK = "walk"
 DROPPED = 2
 """Updates at the start, in which kernels are compiled and graphs captured."""
 NEVER = 10**12
+SET_HERE = {
+    "num_envs": "use --envs",
+    "steps": "use --updates",
+    **dict.fromkeys(
+        ("task", "learner", "evaluation_episodes", "evaluation_interval", "checkpoint_interval"),
+        "leave it out",
+    ),
+}
+"""Keys of the configuration that are not the caller's -> what to do instead."""
 
 
 def make_config(options: argparse.Namespace) -> TrainingConfig:
@@ -36,6 +45,10 @@ def make_config(options: argparse.Namespace) -> TrainingConfig:
         key, equals, text = item.partition("=")
         if not equals:
             raise UserError(f"'{item}' is not of the form key=value")
+        if key in SET_HERE:
+            raise UserError(f"'{key}' is set here: {SET_HERE[key]}")
+        if key == "algorithm" and text != "ppo":
+            raise UserError(f"{item}: only ppo learns in several processes")
         overrides[key] = text
     overrides |= {"num_envs": str(options.envs), "learner": "device", "evaluation_episodes": "1"}
     overrides |= {"evaluation_interval": str(NEVER), "checkpoint_interval": str(NEVER)}

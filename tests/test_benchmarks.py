@@ -70,6 +70,11 @@ def test_several_gpus_that_are_not_there_or_make_no_sense_are_refused_in_one_lin
         (["--envs", "0"], "several_gpus: .*num_envs must be at least 1, got 0"),
         (["sim"], "several_gpus: 'sim' is not of the form key=value"),
         (["siim=mujoco"], "several_gpus: .*siim.*sim"),
+        (["algorithm=sac"], "several_gpus: algorithm=sac: only ppo learns in several processes"),
+        (["steps=100"], "several_gpus: 'steps' is set here: use --updates"),
+        (["num_envs=16"], "several_gpus: 'num_envs' is set here: use --envs"),
+        (["learner=sb3"], "several_gpus: 'learner' is set here: leave it out"),
+        (["task=rough"], "several_gpus: 'task' is set here: leave it out"),
     ):
         done = several_gpus(*words)
         assert done.returncode == 2 and re.search(reason, done.stderr.splitlines()[-1]), done.stderr

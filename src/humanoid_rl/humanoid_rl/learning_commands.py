@@ -151,11 +151,11 @@ def describe_evaluation(result: Mapping[str, Any]) -> list[str]:
                 for row in result["sweep"]
             ),
         ]
-    if "suite" in result:
-        from humanoid_rl_sim.learning.velocity_suite import table
+    from humanoid_rl_sim.learning.velocity_suite import figure, table
 
+    if "suite" in result:
         return [head, *table(dict(result))]
     return [
         f"{head}: success {result['success']:.0%}, survived {result['survival']:.0%}, error "
-        f"{result['velocity_error_mps']:.2f} m/s and {result['yaw_rate_error_radps']:.2f} rad/s"
+        f"{figure(result['velocity_error_mps'], '.2f')} m/s and {figure(result['yaw_rate_error_radps'], '.2f')} rad/s"
     ]

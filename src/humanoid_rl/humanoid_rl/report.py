@@ -387,9 +387,9 @@ def _evaluation(run: _Run) -> str:
     file = run.directory / "evaluation.json"
     if _kind(run) != "push":
         numbers = [
-            [key.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)]
+            [key.replace("_", " "), _figure(value)]
             for key, value in run.evaluation.items()
-            if isinstance(value, str | int | float)
+            if value is None or isinstance(value, str | int | float)
         ]
         return _section("Evaluation", _table(numbers))
     sweep = _field(run.evaluation, "sweep", file)
@@ -421,6 +421,13 @@ def _evaluation(run: _Run) -> str:
             f"{run.evaluation.get('seed', '?')}, in {run.evaluation.get('simulator', 'mujoco')}."
         ),
     )
+
+
+def _figure(value: str | float | None) -> str:
+    """A value of a table; null is what was no number."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _deployment(run: _Run) -> list[str]:

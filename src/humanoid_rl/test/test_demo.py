@@ -110,3 +110,5 @@ def test_evaluations_of_both_kinds_can_be_told() -> None:
         "survival": 1.0, "velocity_error_mps": 0.1, "yaw_rate_error_radps": 0.05,
     }  # fmt: skip
     assert "success 75%" in describe_evaluation(walk)[0]
+    nobody_stayed_up = walk | {"survival": 0.0, "velocity_error_mps": None, "yaw_rate_error_radps": None}
+    assert "error - m/s and - rad/s" in describe_evaluation(nobody_stayed_up)[0]

@@ -164,9 +164,11 @@ def test_a_fall_is_not_hidden(run_dir: Path) -> None:
 
 def test_walking_is_reported_by_its_own_numbers(run_dir: Path) -> None:
     walk = {"task": "walk", "kind": "velocity", "episodes": 64, "success": 0.75, "velocity_error_mps": 0.1234}
+    walk |= {"yaw_rate_error_radps": None}
     (run_dir / "evaluation.json").write_text(json.dumps(walk))
     text = text_of(write_report(run_dir))
     assert "commands followed" in text and "75.0 %" in text and "0.1234" in text
+    assert re.search(r"yaw rate error radps(<[^>]*>|\s)+-<", text)
 
 
 def without(document: dict, key: str) -> dict:

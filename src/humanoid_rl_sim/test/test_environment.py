@@ -256,6 +256,14 @@ def test_a_task_that_cannot_be_is_refused_by_name(make, changes, message):
         make(quiet(**changes))
 
 
+@pytest.mark.parametrize("rewards", [{"self_collision": {}}, {"legs_apart": {"term": "self_collision"}}])
+def test_a_reward_for_touching_itself_is_refused_where_nothing_but_the_soles_collides(rewards):
+    rewards = {name: {"weight": -1.0, **config} for name, config in rewards.items()}
+    with pytest.raises(UserError, match=r"self_collision.* never .* collision: feet.*collision: self"):
+        quiet(rewards=rewards, collision="feet")
+    assert quiet(rewards=rewards, collision="self").collision == "self"
+
+
 def test_an_unknown_task_or_key_names_the_nearest(tmp_path):
     with pytest.raises(UserError, match="unknown task 'stnad', did you mean 'stand'"):
         load_task("stnad")

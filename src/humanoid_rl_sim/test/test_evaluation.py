@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from humanoid_rl_core.export import export_policy
 from humanoid_rl_core.robot import load_robot
 from humanoid_rl_sim.learning import evaluation
@@ -25,6 +27,7 @@ from humanoid_rl_sim.learning.evaluation import (
 )
 from humanoid_rl_sim.tasks.configuration import Range, TaskConfig, load_task
 from humanoid_rl_sim.tasks.environment import Environment, gain_set, make_policy_graph
+from humanoid_rl_sim.tasks.terrain import Severity
 
 STAND = load_task("stand")
 
@@ -89,6 +92,64 @@ def test_standing_still_follows_the_commands_to_stand_and_no_others():
     assert result["success"] == pytest.approx(1 / 3)
     assert result["velocity_error_mps"] == pytest.approx(0.5, abs=0.05)
     assert result["yaw_rate_error_radps"] < 0.05
+
+
+def small_rough(**changes) -> TaskConfig:
+    rough = load_task("rough")
+    assert rough.terrain is not None
+    terrain = dataclasses.replace(
+        rough.terrain, kinds={"flat": Severity(0, 0)}, levels=1, cell=4.0, spacing=0.2
+    )
+    return dataclasses.replace(rough, terrain=terrain, **changes)
+
+
+def scripted(monkeypatch, script) -> None:
+    """Replace the episodes: `script(environment, step, result)` says what a step brought about."""
+
+    def run(environment, actor, steps, on_step) -> None:
+        n = environment.num_envs
+        environment.reset()
+        for step in range(steps):
+            no = torch.zeros(n, dtype=torch.bool)
+            result = SimpleNamespace(terminated=no, truncated=no.clone())
+            script(environment, step, result)
+            on_step(step, result)
+
+    monkeypatch.setattr(evaluation, "run_episodes", run)
+
+
+def test_who_has_crossed_the_cell_is_judged_up_to_there(monkeypatch):
+    still = Range(0.0, 0.0)
+    command = dataclasses.replace(load_task("rough").command, vx=Range(0.5, 0.5), vy=still, yaw_rate=still)
+
+    def script(environment: Environment, step: int, result) -> None:
+        following = torch.zeros(3, 3)
+        following[:, :2] = environment.view.command[:, :2]
+        if step == 150:
+            result.truncated = torch.tensor([True, False, False])
+        if step > 150:  # the next episode of the first robot, which starts from standing, and falls
+            following[0] = 7.0
+            result.terminated = torch.tensor([True, False, False])
+        following[1] += 0.1
+        if step == 60:
+            result.truncated |= torch.tensor([False, False, True])  # before anything was judged
+        environment.view.base_lin_vel_yaw = following
+        environment.view.state.base_ang_vel[:] = 0.0
+
+    scripted(monkeypatch, script)
+    result = evaluate_velocity(small_rough(command=command), baseline, episodes=3)
+    assert result["survival"] == 1.0
+    assert result["success"] == pytest.approx(2 / 3)
+    assert result["velocity_error_mps"] == pytest.approx(0.5 * 0.1 * np.sqrt(2.0), rel=1e-3)
+
+
+def test_a_fall_after_crossing_the_cell_is_not_the_push_s(monkeypatch):
+    def script(environment: Environment, step: int, result) -> None:
+        result.truncated = torch.tensor([step == 100, False, False])
+        result.terminated = torch.tensor([step == 200, False, step == 60])
+
+    scripted(monkeypatch, script)
+    assert push_falls(small_rough(), baseline, [0.1, 0.1, 0.1], seed=0).tolist() == [False, False, True]
 
 
 def test_an_exported_policy_is_evaluated_into_a_file_that_holds_everything(tmp_path, monkeypatch):

@@ -106,7 +106,12 @@ def test_a_gpu_that_is_not_there_is_one_line():
 
 
 @NO_GPU
-def test_training_at_full_size_without_a_gpu_is_refused_before_it_begins(tmp_path):
-    with pytest.raises(UserError, match=r"needs a CUDA GPU .* use sim mujoco with learner sb3"):
-        train(load_training_config("walk"), tmp_path / "run")
+@pytest.mark.parametrize(("task", "learner"), [("walk", "sb3"), ("rough", "device")])
+def test_training_at_full_size_without_a_gpu_is_refused_before_it_begins(tmp_path, task, learner):
+    with pytest.raises(
+        UserError, match=f"needs a CUDA GPU .* use sim mujoco with learner {learner} and num_envs 256"
+    ):
+        train(load_training_config(task), tmp_path / "run")
+    # What is proposed is a configuration.
+    load_training_config(task, {"sim": "mujoco", "learner": learner, "num_envs": "256"})
     assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ import pytest
 import torch
 from humanoid_rl_core.robot import Gains, load_robot
 from humanoid_rl_sim.simulators.contract import InitialState, ModelProperties, Simulator
+from humanoid_rl_sim.simulators.height_field import HeightField
 from humanoid_rl_sim.simulators.registry import SIMULATORS, make_simulator
 
 N = 4
@@ -16,8 +17,8 @@ GRAVITY = 9.81
 def make(request):
     made: list[Simulator] = []
 
-    def factory(num_envs: int = N) -> Simulator:
-        simulator = make_simulator(request.param, load_robot(), num_envs, timestep=TIMESTEP)
+    def factory(num_envs: int = N, **options) -> Simulator:
+        simulator = make_simulator(request.param, load_robot(), num_envs, timestep=TIMESTEP, **options)
         made.append(simulator)
         return simulator
 
@@ -69,6 +70,28 @@ def test_a_reset_robot_is_where_it_was_put(make):
     # The IMU is fixed to the base without rotation and feels the same turning.
     torch.testing.assert_close(state.imu_quat, initial.base_quat, atol=1e-6, rtol=0)
     torch.testing.assert_close(state.imu_gyro, initial.base_ang_vel, atol=1e-5, rtol=0)
+
+
+def test_the_ground_is_the_one_asked_for(make):
+    assert make().height_field is None
+    step = HeightField(np.full((41, 41), 0.2, np.float32), 0.1)
+    simulator = make(height_field=step)
+    assert simulator.height_field is step
+    simulator.reset(everything(simulator), initial_state(simulator, height=0.21))
+    run(simulator, 0.2)
+    assert simulator.state.foot_contact.all()
+    assert (simulator.state.foot_pos[:, :, 2] - 0.2).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("collision", ["feet", "self", "full"])
+def test_a_quiet_robot_touches_nothing_of_itself_and_overflows_nothing(make, collision):
+    simulator = make(collision=collision)
+    simulator.reset(everything(simulator), initial_state(simulator))
+    run(simulator, 0.1)
+    touches, overflows = simulator.state.self_contact, simulator.overflows
+    assert touches.shape == (N,) and touches.dtype == torch.bool and not touches.any()
+    assert overflows.shape == () and overflows.dtype == torch.int64 and int(overflows) == 0
+    assert simulator.overflows is overflows and overflows.device == simulator.device
 
 
 def test_free_fall_follows_gravity(make):

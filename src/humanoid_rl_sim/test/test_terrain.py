@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import mujoco
 import numpy as np
@@ -23,7 +24,15 @@ from humanoid_rl_sim.tasks.cells import Cells
 from humanoid_rl_sim.tasks.configuration import TaskConfig, load_task
 from humanoid_rl_sim.tasks.environment import START_LIFT, Environment
 from humanoid_rl_sim.tasks.making import make_environment
-from humanoid_rl_sim.tasks.terrain import KINDS, MIDDLE, RIM, Severity, TerrainConfig, make_terrain
+from humanoid_rl_sim.tasks.terrain import (
+    KINDS,
+    MIDDLE,
+    RIM,
+    HeightScanConfig,
+    Severity,
+    TerrainConfig,
+    make_terrain,
+)
 
 CPU = torch.device("cpu")
 EVERY_KIND = TerrainConfig(kinds={kind: Severity(0.02, 0.1) for kind in KINDS}, levels=3, cell=6.0)
@@ -111,11 +120,27 @@ def test_steps_are_as_high_as_the_task_says():
         ({"levels": 0}, "levels must be at least 1"),
         ({"cell": 1.0}, "cell must be at least"),
         ({"spacing": 0.0}, "spacing must be above 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"cell": math.inf}, "cell must be at least .* and finite, got inf"),
+        (
+            {"kinds": {"rubble": Severity(-0.1, 1)}},
+            r"kinds\.rubble\.first must be finite and at least 0, got -0.1",
+        ),
+        ({"kinds": {"waves": Severity(0, math.inf)}}, r"kinds\.waves\.last must be finite .*, got inf"),
     ],
 )
 def test_a_terrain_that_cannot_be_is_one_line(changes, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(EVERY_KIND, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("spacing", 0.0), ("spacing", -0.1), ("length", -0.1), ("width", math.inf), ("length", 1.0)],
+)
+def test_a_height_scan_that_cannot_be_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} .*{value}"):  # the loader of the YAML names file and key
+        HeightScanConfig(**{name: value})
 
 
 @pytest.mark.parametrize("sim", SIMULATORS)

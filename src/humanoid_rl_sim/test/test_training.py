@@ -26,13 +26,15 @@ from humanoid_rl_sim.learning.configuration import (
     load_training_config,
     resumed_config,
 )
+from humanoid_rl_sim.learning.learners import TrainedPPO
 from humanoid_rl_sim.learning.run_files import append_row, latest_checkpoint, truncate_rows, write_model
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv, make_spaces
 from humanoid_rl_sim.learning.training import make_model, train
 from humanoid_rl_sim.learning.training_control import TrainingControl, TrainingProgress
 from humanoid_rl_sim.simulators.registry import make_simulator
-from humanoid_rl_sim.tasks.configuration import load_task
+from humanoid_rl_sim.tasks.configuration import Range, load_task
 from humanoid_rl_sim.tasks.environment import Environment, make_policy_graph
+from humanoid_rl_sim.tasks.terrain import Severity
 from stable_baselines3 import PPO
 
 UPDATE = 8 * 8  # environment steps
@@ -191,6 +193,17 @@ def test_a_table_begun_by_a_killed_run_still_gets_its_header(tmp_path):
     assert rows(path) == [{"steps": "5", "reward": "1"}]
 
 
+def test_a_table_of_an_older_version_gets_the_columns_that_have_come_since(tmp_path):
+    path = tmp_path / "progress.csv"
+    append_row(path, {"steps": 5, "gone": 2, "reward": 1.0})
+    append_row(path, {"steps": 10, "reward": 3.0, "overflows": 4})
+    append_row(path, {"overflows": 6, "reward": 5.0, "steps": 15})
+    assert path.read_text().split() == [
+        "steps,gone,reward,overflows", "5,2,1,nan", "10,nan,3,4", "15,nan,5,6"
+    ]  # fmt: skip
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_equal_seeds_give_equal_progress_and_other_seeds_do_not(tmp_path):
     task = dataclasses.asdict(load_task("stand")) | {"episode_length": 0.1}
     path = tmp_path / "short.yaml"
@@ -267,6 +280,33 @@ def test_a_resumed_run_goes_on_from_its_checkpoint_and_drops_what_was_lost(inter
     assert float(model.policy.features_extractor.count) == pytest.approx(5 * UPDATE, abs=UPDATE)
 
 
+@pytest.mark.parametrize("learner", ["sb3", "device"])
+def test_a_resumed_run_goes_on_at_the_levels_its_robots_had_reached(tmp_path, learner):
+    rough = load_task("rough")
+    terrain = dataclasses.replace(rough.terrain, kinds={"flat": Severity(0.0, 0.0)}, cell=4.0, spacing=0.2)
+    path = tmp_path / "small_rough.yaml"
+    path.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(rough, terrain=terrain))))
+    config = dataclasses.replace(SMALL, task=str(path), learner=learner, steps=UPDATE, evaluation_episodes=1)
+    control = TrainingControl()
+
+    def climb(progress: TrainingProgress) -> None:
+        if progress.phase == "evaluating":  # the last thing before the checkpoint
+            control.environment.cells.level.fill_(7)
+
+    run = tmp_path / "run"
+    train(config, run, control=control, on_progress=climb)
+    train(dataclasses.replace(config, steps=3 * UPDATE), run, resume=True)
+    first, *resumed = (float(row["terrain_level"]) for row in rows(run / "progress.csv"))
+    assert first < 4.0 and len(resumed) == 2
+    assert all(6.0 <= level <= 8.0 for level in resumed)
+    # A checkpoint of before the levels were kept.
+    model = TrainedPPO.load(latest_checkpoint(run), device="cpu")
+    del model.run_state["terrain_level"]
+    write_model(model, latest_checkpoint(run))
+    train(dataclasses.replace(config, steps=4 * UPDATE), run, resume=True)
+    assert steps_in(run / "progress.csv")[-1] == 4 * UPDATE
+
+
 def test_resuming_with_another_configuration_is_refused_by_name(interrupted):
     with pytest.raises(UserError, match=r"another num_envs, seed; only steps may change"):
         train(dataclasses.replace(SMALL, num_envs=16, seed=9), interrupted, resume=True)
@@ -306,6 +346,19 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(interrupted, damage):
         train(dataclasses.replace(SMALL, steps=5 * UPDATE), interrupted, resume=True)
     assert str(checkpoint) in str(refused.value) and "\n" not in str(refused.value)
     assert (interrupted / "progress.csv").read_bytes() == before
+
+
+def test_a_task_without_a_mirror_image_is_refused_before_anything_is_written(tmp_path):
+    task = load_task("walk")
+    one_sided = dataclasses.replace(task.command, vy=Range(-0.1, 0.3))
+    path = tmp_path / "one_sided.yaml"
+    path.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(task, command=one_sided))))
+    symmetric = dataclasses.replace(
+        SMALL, task=str(path), learner="device", ppo=dataclasses.replace(SMALL.ppo, symmetry_coefficient=0.5)
+    )
+    with pytest.raises(UserError, match=r"range of command vy, -0.1 to 0.3, is not symmetric"):
+        train(symmetric, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_value_of_the_command_line_may_be_written_with_an_exponent():

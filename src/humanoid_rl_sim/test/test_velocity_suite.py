@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
+import torch
 from humanoid_rl_core.onnx_policy import OnnxPolicy
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import load_robot
 from humanoid_rl_sim.learning import velocity_suite
 from humanoid_rl_sim.learning.actor import GraphActor, OnnxActor, baseline_graph
+from humanoid_rl_sim.learning.evaluation import write_json
 from humanoid_rl_sim.tasks.configuration import Range, load_task
 from humanoid_rl_sim.tasks.terrain import Severity
 
@@ -43,6 +46,29 @@ def test_the_gains_alone_fall(short):
     assert any("nan" in line for line in velocity_suite.table(result))
 
 
+def test_a_result_read_back_from_its_file_is_told_with_dashes_for_what_is_no_number(short, tmp_path):
+    result = velocity_suite.evaluate(
+        rough_task(kinds={"flat": Severity(0.0, 0.0)}, levels=1),
+        lambda env: GraphActor(baseline_graph(env.graph)),
+        repetitions=1,
+        sweep_episodes=1,
+    )
+    result["terrain"][0]["levels"].append(float("nan"))
+    write_json(tmp_path / "evaluation.json", result)
+    read = json.loads((tmp_path / "evaluation.json").read_text())
+    assert read["velocity_error_mps"] is None
+    lines = velocity_suite.table(read)
+    assert (
+        lines[1]
+        == "mean error - m/s, - rad/s; power - W, action rate -, slip - m/s, touches itself - of the time"
+    )
+    assert lines[2].startswith("peak torque - of the limit (-); largest push survived 0 m/s standing")
+    numbers = velocity_suite.table(result)
+    assert [len(line) for line in lines[4:7]] == [len(line) for line in numbers[4:7]]
+    assert lines[4].split() == ["0.0", "0.0", "0.0", "0%", "-", "-"]
+    assert lines[-1].split() == ["flat", "0%", "0%", "-"]
+
+
 def test_the_shipped_policy_walks(short):
     result = velocity_suite.evaluate(WALK, walker, repetitions=3, sweep_episodes=4)
     assert result["success"] == 1.0 and result["episodes"] == 9
@@ -70,8 +96,9 @@ def test_a_robot_that_stands_does_not_follow(short):
     assert (measured.velocity_error > velocity_suite.VELOCITY_ERROR).all()
 
 
-def test_rough_v1_says_on_which_ground_it_goes_well(short):
-    """Easy stones, and slopes on which every foot slides."""
+def test_rough_v1_says_on_which_ground_it_goes_well(short, monkeypatch):
+    """Easy stones, and slopes on which every foot slides, which only who walks off the middle meets."""
+    monkeypatch.setattr(velocity_suite, "COMMANDS", ((0.5, 0.0, 0.0), (1.0, 0.0, 0.0), (1.0, 0.0, 0.5)))
     kinds = {"rubble": Severity(0.0, 0.01), "slope_down": Severity(2.0, 2.0)}
     task = rough_task(kinds=kinds, levels=2)
     result = velocity_suite.evaluate(
@@ -85,6 +112,41 @@ def test_rough_v1_says_on_which_ground_it_goes_well(short):
     for row in (stones, slopes):
         assert len(row["levels"]) == 2 and np.mean(row["levels"]) == pytest.approx(row["success"])
     assert any(line.startswith("slope_down") for line in velocity_suite.table(result))
+
+
+def test_every_command_meets_many_levels_and_kinds(monkeypatch):
+    task = load_task("rough")
+    kinds, levels = len(task.terrain.kinds), task.terrain.levels
+    met = {}
+
+    def run(task, make_actor, commands, *, seed):
+        robots = torch.arange(len(commands))
+        kind, level = robots % kinds, robots // kinds % levels
+        for command, *ground in zip(commands.tolist(), kind.tolist(), level.tolist(), strict=True):
+            met.setdefault(tuple(command), []).append(ground)
+        told = torch.as_tensor(commands, dtype=torch.float32)
+        zero = torch.zeros(len(commands))
+        return velocity_suite.Trajectory(
+            velocity_error=0.01 * (kind + 10 * level), yaw_rate_error=1.0 + told[:, 2], power=zero,
+            action_rate=zero, slip=zero, self_contact=zero, peak_torque=torch.zeros(len(commands), 29),
+            fell=zero.bool(), judged=zero + 1.0, kind=kind, level=level,
+        )  # fmt: skip
+
+    monkeypatch.setattr(velocity_suite, "run", run)
+    monkeypatch.setattr(velocity_suite, "largest_push", lambda *args, **options: 0.0)
+    monkeypatch.setattr(velocity_suite, "YAW_RATE_ERROR", 9.9)
+    result = velocity_suite.evaluate(task, walker)
+    for command in velocity_suite.COMMANDS:
+        on_kinds, on_levels = (set(column) for column in zip(*met[command], strict=True))
+        assert len(on_levels) >= 4 and len(on_kinds) >= 3, command
+    # What was measured is told under the command, the kind and the level that it belongs to.
+    for row in result["conditions"]:
+        assert row["yaw_rate_error_radps"] == pytest.approx(1.0 + row["yaw_rate"])
+        grounds = met[row["vx"], row["vy"], row["yaw_rate"]]
+        error = [0.01 * (kind + 10 * level) for kind, level in grounds]
+        assert row["velocity_error_mps"] == pytest.approx(np.mean(error))
+    for index, row in enumerate(result["terrain"]):
+        assert row["levels"] == [float(0.01 * (index + 10 * level) < 0.25) for level in range(levels)]
 
 
 def test_an_episode_ends_well_where_the_robot_has_crossed_its_cell(monkeypatch):

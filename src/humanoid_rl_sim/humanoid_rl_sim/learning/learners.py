@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from humanoid_rl_core.errors import UserError
+from humanoid_rl_core.robot import load_robot
 from stable_baselines3 import PPO
 from stable_baselines3.common.utils import FloatSchedule
 from torch import nn
@@ -22,6 +23,8 @@ from humanoid_rl_sim.learning.device_sac import DeviceSAC
 from humanoid_rl_sim.learning.ranks import Ranks
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
 from humanoid_rl_sim.tasks.configuration import TaskConfig
+from humanoid_rl_sim.tasks.environment import make_policy_graph
+from humanoid_rl_sim.tasks.symmetry import make_mirror
 
 
 class TrainedPPO(PPO):
@@ -59,7 +62,7 @@ class Learner(abc.ABC):
     """Control steps and standard deviation of the motion from which the first observation statistics come."""
     window_steps: int
     """Control steps in a window."""
-    on_cpu: ClassVar[str]
+    on_cpu: str
     """The value of `learner` for the CPU."""
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -105,7 +108,6 @@ class Learner(abc.ABC):
 class PpoLearner(Learner):
     """PPO: a window is a rollout and the update from it."""
 
-    on_cpu = "sb3"
     figures: ClassVar[dict[str, str]] = {
         "approx_kl": "train/approx_kl",
         "explained_variance": "train/explained_variance",
@@ -118,6 +120,7 @@ class PpoLearner(Learner):
         super().__init__(config)
         self.window_steps = config.ppo.rollout_steps
         self.exploration = config.ppo.rollout_steps, config.ppo.initial_std
+        self.on_cpu = "device" if config.ppo.symmetry_coefficient > 0.0 else "sb3"
 
     @property
     def model_class(self) -> type[TrainedPPO] | type[TrainedDevicePPO]:
@@ -163,6 +166,11 @@ class PpoLearner(Learner):
     def refuse_torchrun(self) -> None:
         if self.config.learner != "device":
             raise UserError("torchrun: several processes need learner=device; the plain one learns in one")
+
+    def check(self, task: TaskConfig) -> None:
+        if self.config.ppo.symmetry_coefficient > 0.0:
+            robot = load_robot(task.robot, task.variant)
+            make_mirror(robot, make_policy_graph(task, robot))
 
     def join(self, model: TrainedPPO | TrainedDevicePPO, ranks: Ranks) -> None:
         if isinstance(model, TrainedDevicePPO):

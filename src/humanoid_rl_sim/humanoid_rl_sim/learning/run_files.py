@@ -33,11 +33,23 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
-    """Append a row to a CSV file, with a header if the file is new."""
-    new = not path.exists() or path.stat().st_size == 0
+    """Append a row to a CSV file, with a header if the file is new.
+
+    The file's own columns keep their order. One that it does not have yet, because the run was begun by an older
+    version, is added to all its rows; what a row does not know is nan.
+    """
+    columns: list[str] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            columns = next(csv.reader(file), [])
+    added = [name for name in row if name not in columns]
+    if columns and added:
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))
+        _replace(path, [columns + added, *(old + ["nan"] * len(added) for old in rows[1:])])
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
+        writer = csv.DictWriter(file, fieldnames=columns + added, restval="nan")
+        if not columns:
             writer.writeheader()
         writer.writerow(
             {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
@@ -50,8 +62,12 @@ def truncate_rows(path: Path, steps: int) -> None:
         return
     with path.open(newline="") as file:
         rows = list(csv.reader(file))
-    kept = [rows[0], *(row for row in rows[1:] if int(row[0]) <= steps)]
+    _replace(path, [rows[0], *(row for row in rows[1:] if int(row[0]) <= steps)])
+
+
+def _replace(path: Path, rows: list[list[str]]) -> None:
+    """Write a table so that the file is either the old one or the whole new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", newline="") as file:
-        csv.writer(file).writerows(kept)
+        csv.writer(file).writerows(rows)
     os.replace(temporary, path)

@@ -66,6 +66,7 @@ class _Run(BaseCallback):
 
     # state that a resumed run continues with; saved within the model
     def _state(self) -> dict[str, Any]:
+        cells = self.environment.cells
         return {
             "elapsed_s": self._elapsed_before + time.monotonic() - self._started,
             "best": self.best,
@@ -76,6 +77,7 @@ class _Run(BaseCallback):
             "cuda_rng": torch.cuda.get_rng_state() if self.environment.device.type == "cuda" else None,
             "numpy_rng": np.random.get_state(),
             "python_rng": random.getstate(),
+            "terrain_level": None if cells is None else cells.level.cpu().clone(),
         }
 
     def restore(self, state: dict[str, Any] | None) -> None:
@@ -86,6 +88,13 @@ class _Run(BaseCallback):
         self._elapsed_before, self.best = state["elapsed_s"], state["best"]
         self._next_checkpoint, self._next_evaluation = state["next_checkpoint"], state["next_evaluation"]
         self._rng = state
+
+    def restore_levels(self, environment: Environment) -> None:
+        """Put the robots back on the levels they had reached. Before learning begins: it resets the environment, and
+        only a reset takes a robot to its cell."""
+        level, cells = (self._rng or {}).get("terrain_level"), environment.cells
+        if level is not None and cells is not None and level.shape == cells.level.shape:
+            cells.level.copy_(level.clamp(max=cells.levels - 1))
 
     def restore_rng(self) -> None:
         state = self._rng
@@ -398,6 +407,7 @@ def train(
             for name in ("progress.csv", "evaluations.csv") if ranks.main else ():
                 truncate_rows(run_dir / name, model.num_timesteps)
             run.restore(model.run_state)
+            run.restore_levels(environment)
         else:
             model = learner.make_model(env)
             run.restore(None)

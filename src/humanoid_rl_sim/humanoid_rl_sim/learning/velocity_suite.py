@@ -159,7 +159,7 @@ def evaluate(
     if repetitions is None:
         repetitions = REPETITIONS if task.terrain is None else 2 * len(task.terrain.kinds)
     commands = np.repeat(np.array(COMMANDS), repetitions, axis=0)
-    measured = run(task, make_actor, commands, seed=seed)
+    measured = _run_spread(task, make_actor, commands, seed=seed)
     stays = ~measured.fell
     follows = (measured.velocity_error < VELOCITY_ERROR) & (measured.yaw_rate_error < YAW_RATE_ERROR)
     success = (stays & follows).reshape(-1, repetitions)
@@ -207,6 +207,22 @@ def evaluate(
         ],
         **({} if task.terrain is None else {"terrain": _by_ground(task, measured, success.flatten())}),
     }
+
+
+def _run_spread(
+    task: TaskConfig, make_actor: Callable[[Environment], Actor], commands: np.ndarray, *, seed: int
+) -> Trajectory:
+    """`run`, on a terrain with the commands dealt out to the robots at random.
+
+    Cells are taken in the order of the robots, so that equal commands side by side would all meet the same levels.
+    """
+    if task.terrain is None:
+        return run(task, make_actor, commands, seed=seed)
+    order = np.random.default_rng(seed).permutation(len(commands))
+    measured = run(task, make_actor, commands[order], seed=seed)
+    back = torch.as_tensor(np.argsort(order))
+    rows = {field.name: getattr(measured, field.name) for field in dataclasses.fields(measured)}
+    return Trajectory(**{name: values[back] for name, values in rows.items()})
 
 
 def _by_ground(task: TaskConfig, measured: Trajectory, success: torch.Tensor) -> list[dict[str, Any]]:
@@ -269,30 +285,38 @@ def largest_push(
     return survived
 
 
+def figure(value: float | None, spec: str) -> str:
+    """A number by its format; - for what was no number and is null in JSON."""
+    return "-" if value is None else format(value, spec)
+
+
 def table(result: dict[str, Any]) -> list[str]:
-    """A result in lines."""
-    pushes, torque = result["largest_push_survived_mps"], result["peak_torque_of_limit"]
-    hardest = max(torque, key=lambda name: torque[name])
+    """A result in lines; also one that was read back from JSON."""
+    pushes = result["largest_push_survived_mps"]
+    torque = {name: value for name, value in result["peak_torque_of_limit"].items() if value is not None}
+    hardest = max(torque, key=lambda name: torque[name]) if torque else None
     lines = [
         f"{result['suite']}: success {result['success']:.1%} of {result['episodes']} episodes "
         f"(stayed up in {result['survival']:.1%})",
-        f"mean error {result['velocity_error_mps']:.3f} m/s, {result['yaw_rate_error_radps']:.3f} rad/s; "
-        f"power {result['power_w']:.0f} W, action rate {result['action_rate']:.2f}, "
-        f"slip {result['foot_slip_mps']:.3f} m/s, touches itself {result['self_contact']:.1%} of the time",
-        f"peak torque {torque[hardest]:.0%} of the limit ({hardest}); largest push survived "
+        f"mean error {figure(result['velocity_error_mps'], '.3f')} m/s, "
+        f"{figure(result['yaw_rate_error_radps'], '.3f')} rad/s; "
+        f"power {figure(result['power_w'], '.0f')} W, action rate {figure(result['action_rate'], '.2f')}, "
+        f"slip {figure(result['foot_slip_mps'], '.3f')} m/s, "
+        f"touches itself {figure(result['self_contact'], '.1%')} of the time",
+        f"peak torque {figure(torque.get(hardest), '.0%')} of the limit ({hardest or '-'}); largest push survived "
         f"{pushes['standing']:g} m/s standing, {pushes['walking']:g} m/s walking",
         "    vx    vy  yaw   success  m/s    rad/s",
     ]
     lines += [
         f"{row['vx']:6.1f}{row['vy']:6.1f}{row['yaw_rate']:5.1f}{row['success']:9.0%}"
-        f"{row['velocity_error_mps']:7.3f}{row['yaw_rate_error_radps']:8.3f}"
+        f"{figure(row['velocity_error_mps'], '.3f'):>7s}{figure(row['yaw_rate_error_radps'], '.3f'):>8s}"
         for row in result["conditions"]
     ]
     if "terrain" in result:
         lines.append("ground        success   by level, from the easiest")
         lines += [
-            f"{row['kind']:12s}{row['success']:9.0%}   "
-            + " ".join("   -" if value is None else f"{value:4.0%}" for value in row["levels"])
+            f"{row['kind']:12s}{figure(row['success'], '.0%'):>9s}   "
+            + " ".join(f"{figure(value, '.0%'):>4s}" for value in row["levels"])
             for row in result["terrain"]
         ]
     return lines

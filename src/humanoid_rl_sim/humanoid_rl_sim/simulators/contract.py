@@ -8,6 +8,7 @@ the host in any method a step calls.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -135,14 +136,18 @@ class Simulator(ABC):
     device: torch.device
     timestep: float
     """Physics time step in s."""
-    height_field: HeightField | None
+    height_field: HeightField | None = None
     """The ground, the same for all; None where it is level and at height 0."""
     state: SimulationState
     properties: ModelProperties
     """As last set."""
-    overflows: torch.Tensor
-    """[] int64: how often, since the start, an environment had more contacts or constraints in a control step than
-    the engine has room for, so that some were left out. Zero for an engine that makes room."""
+
+    @functools.cached_property
+    def overflows(self) -> torch.Tensor:
+        """[] int64: how often, since the start, an environment had more contacts or constraints in a control step than
+        the engine has room for, so that some were left out. Zero for an engine that makes room; any other adds to it
+        in place."""
+        return torch.zeros((), dtype=torch.long, device=self.device)
 
     @abstractmethod
     def set_gains(self, gains: Gains) -> None:

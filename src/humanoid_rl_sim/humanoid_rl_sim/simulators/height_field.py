@@ -30,7 +30,10 @@ class HeightField:
 
 
 class Ground:
-    """Heights under points, on a device, without a word to the host. Beyond its edge the ground goes on level."""
+    """Heights under points, on a device, without a word to the host.
+
+    Beyond the edge the look-up goes on with the heights of the edge; an engine has no ground there.
+    """
 
     def __init__(self, field: HeightField, device: torch.device) -> None:
         self._heights = torch.as_tensor(field.heights, dtype=torch.float32, device=device).flatten()

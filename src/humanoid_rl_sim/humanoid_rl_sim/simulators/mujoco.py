@@ -53,7 +53,6 @@ class MujocoSimulator(Simulator):
         self.num_envs = num_envs
         self.device = torch.device("cpu")
         self.timestep, self.height_field = timestep, height_field
-        self.overflows = torch.zeros((), dtype=torch.long)
         spec = build_mujoco_spec(robot, timestep=timestep, collision=collision, height_field=height_field)
         _add_foot_sensors(spec, robot)
         self.model = spec.compile()

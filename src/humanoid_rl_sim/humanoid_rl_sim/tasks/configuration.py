@@ -148,6 +148,14 @@ class TaskConfig:
     latency: LatencyConfig = field(default_factory=LatencyConfig)
     randomisation: RandomisationConfig = field(default_factory=RandomisationConfig)
 
+    def __post_init__(self) -> None:
+        for name, reward in self.rewards.items():
+            if reward.get("term", name) == "self_collision" and self.collision == "feet":
+                raise UserError(
+                    f"task {self.name}: reward '{name}' (self_collision) never acts with collision: feet, where no "
+                    "robot touches itself: set collision: self"
+                )
+
     @property
     def decimation(self) -> int:
         """Physics steps per control period."""

@@ -319,7 +319,7 @@ class Environment:
     # -- the step ----------------------------------------------------------------------------------------------
 
     def reset(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Start a new episode everywhere. Returns observation [N, observation_size] and privileged [N, 16]."""
+        """Start new episodes. Returns observation [N, observation_size] and privileged [N, privileged_size]."""
         self._reset(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
         self._update_view()
         return self._next_observation(), self._privileged()

@@ -6,6 +6,7 @@ height 0, so that neighbours meet without a cliff.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -78,21 +79,28 @@ class TerrainConfig:
     height_scan: HeightScanConfig | None = HeightScanConfig()
 
     def __post_init__(self) -> None:
-        for kind in self.kinds:
+        for kind, severity in self.kinds.items():
             if kind not in KINDS:
                 raise UserError(
                     f"terrain: unknown kind '{kind}'{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}"
                 )
+            for name, value in (("first", severity.first), ("last", severity.last)):
+                if not 0.0 <= value < math.inf:
+                    raise UserError(
+                        f"terrain: kinds.{kind}.{name} must be finite and at least 0, got {value}"
+                    )
         if not self.kinds:
             raise UserError(f"terrain: name at least one kind: {', '.join(KINDS)}")
         for name in ("levels", "first_levels"):
             if getattr(self, name) < 1:
                 raise UserError(f"terrain: {name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise UserError(f"terrain: seed must be at least 0, got {self.seed}")
         if not 0.0 < self.spacing <= 0.25:
             raise UserError(f"terrain: spacing must be above 0 and at most 0.25 m, got {self.spacing}")
-        if self.cell < 2.0 * (MIDDLE + RIM) + TREAD:
+        if not 2.0 * (MIDDLE + RIM) + TREAD <= self.cell < math.inf:
             raise UserError(
-                f"terrain: cell must be at least {2.0 * (MIDDLE + RIM) + TREAD} m, got {self.cell}"
+                f"terrain: cell must be at least {2.0 * (MIDDLE + RIM) + TREAD} m and finite, got {self.cell}"
             )
 
 
