@@ -6,7 +6,9 @@ if_offered=; [ "${1:-}" = --if-offered ] && { if_offered=1; shift; }
 missing=()
 for package in "$@"; do
   # A tool that is already on the PATH needs no package.
-  command -v "$package" >/dev/null || dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  command -v "$package" >/dev/null && continue
+  status=$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true)
+  [[ $status == *'ok installed'* ]] || missing+=("$package")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 sudo=(); [ "$(id -u)" = 0 ] || sudo=(sudo)
@@ -15,7 +17,9 @@ echo "installing with apt: ${missing[*]}"
 if [ -n "$if_offered" ]; then
   offered=()
   for package in "${missing[@]}"; do
-    if LC_ALL=C apt-cache policy "$package" | grep -q '^  Candidate: [^(]'; then offered+=("$package")
+    # Into a variable first: `grep -q` at the end of a pipe leaves early, and pipefail calls that a failure.
+    policy=$(LC_ALL=C apt-cache policy "$package")
+    if grep -q '^  Candidate: [^(]' <<<"$policy"; then offered+=("$package")
     else echo "apt has no package $package here; going on without it"; fi
   done
   [ ${#offered[@]} -eq 0 ] && exit 0
