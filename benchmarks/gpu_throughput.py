@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from humanoid_rl_core.robot import load_robot
 from humanoid_rl_sim.learning.configuration import TrainingConfig, load_training_config
 from humanoid_rl_sim.learning.device_ppo import DevicePPO
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
@@ -27,6 +26,7 @@ from humanoid_rl_sim.simulators.mujoco_warp import MujocoWarpSimulator
 from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.tasks.environment import Environment
 from humanoid_rl_sim.tasks.graphed import StaticStep
+from humanoid_rl_sim.tasks.making import make_environment
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
@@ -37,11 +37,9 @@ STEP_SIZES, TRAINING_SIZES = (4096, 16384), (4096, 8192, 16384)
 SB3_SIZE = 4096
 
 
-def make_environment(num_envs: int) -> Environment:
+def trained_environment(num_envs: int) -> Environment:
     """The task on the GPU as it is trained."""
-    task = load_task(TASK)
-    robot = load_robot(task.robot, task.variant)
-    return Environment(task, MujocoWarpSimulator(robot, num_envs, timestep=task.physics_timestep), seed=1)
+    return make_environment(load_task(TASK), "mujoco_warp", num_envs, seed=1)
 
 
 def milliseconds(work: Callable[[], Any]) -> float:
@@ -56,7 +54,7 @@ def milliseconds(work: Callable[[], Any]) -> float:
 
 def step_over_bare(num_envs: int, steps: int) -> dict[str, float]:
     """Environment steps per second of the environment and of the bare physics."""
-    environment = make_environment(num_envs)
+    environment = trained_environment(num_envs)
     simulator = environment.simulator
     assert isinstance(simulator, MujocoWarpSimulator)
     bare = MujocoWarpSimulator(environment.robot, num_envs, timestep=simulator.timestep)
@@ -107,7 +105,7 @@ def training_rate(
     config: TrainingConfig = dataclasses.replace(
         load_training_config(TASK), num_envs=num_envs, learner=learner, sim="mujoco_warp"
     )
-    env, clock = Sb3VecEnv(make_environment(num_envs)), _Clock()
+    env, clock = Sb3VecEnv(trained_environment(num_envs)), _Clock()
     model = make_model(config, env)
     if isinstance(model, DevicePPO):
         model.graph_updates = graphed

@@ -7,23 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from humanoid_rl_core.robot import load_robot
 from humanoid_rl_sim.learning.configuration import load_training_config
 from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
 from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.tasks.environment import Environment
+from humanoid_rl_sim.tasks.making import make_environment
 
 ROUNDS = 5
 TASK = "stand"
 EXPLORATION = 0.4  # standard deviation of the actions, as in training
 
 
-def make_environment() -> Environment:
+def trained_environment() -> Environment:
     """The task as it is trained, with as many robots as config/train has for it."""
-    task = load_task(TASK)
-    robot = load_robot(task.robot, task.variant)
-    num_envs = load_training_config(TASK).num_envs
-    return Environment(task, MujocoSimulator(robot, num_envs, timestep=task.physics_timestep), seed=1)
+    return make_environment(load_task(TASK), "mujoco", load_training_config(TASK).num_envs, seed=1)
 
 
 def bare_simulator(environment: Environment) -> MujocoSimulator:
@@ -45,7 +42,7 @@ def measure(seconds: float) -> dict[str, Any]:
     Args:
         seconds: to measure for in all.
     """
-    environment = make_environment()
+    environment = trained_environment()
     of_environment = environment.simulator
     assert isinstance(of_environment, MujocoSimulator)
     bare = bare_simulator(environment)

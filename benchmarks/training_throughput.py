@@ -21,7 +21,7 @@ UPDATES_MIN = 3  # the first is dropped
 
 def environment_rate(seconds: float) -> float:
     """Control steps per second of the environment with nobody learning from it, under actions as in training."""
-    environment = simulator_throughput.make_environment()
+    environment = simulator_throughput.trained_environment()
     shape = environment.num_envs, environment.graph.action_size
     count, begin = 0, 0.0
     with torch.inference_mode():

@@ -165,11 +165,15 @@ class Browser:
         return result["result"].get("value")
 
     def centre_of(self, text: str, selector: str = "button") -> tuple[float, float] | None:
-        """Middle, in page pixels, of the first visible element whose text is `text`, or None."""
+        """Middle, in page pixels, of the first visible element whose text is `text`, or None.
+
+        Of an inline element that wraps, the middle of its first line: the middle of its bounding box may lie
+        between two lines, on nothing that can be clicked.
+        """
         found = self.evaluate(
             f"(() => {{ for (const e of document.querySelectorAll({json.dumps(selector)})) {{"
             f" if (e.textContent.trim() === {json.dumps(text)}) {{ e.scrollIntoView({{block: 'nearest'}});"
-            " const r = e.getBoundingClientRect(); if (r.width > 0)"
+            " const r = e.getClientRects()[0]; if (r && r.width > 0)"
             " return [r.x + r.width / 2, r.y + r.height / 2]; } } return null; })()"
         )
         return None if found is None else (found[0], found[1])

@@ -249,7 +249,7 @@ def test_the_critic_sees_the_ground_ahead(make):
     environment = make(task, 8, training=False)
     _, privileged = environment.reset()
     scan = privileged[:, -environment.cells.scan_size :]
-    points = environment.cells._points
+    points = environment.cells.scan_points
     near = points.norm(dim=1) < 0.3
     assert (scan[:, near].abs() < START_LIFT + 0.01).all()
     assert scan.max() > 0.05  # somebody's scan reaches over the first step
@@ -262,8 +262,8 @@ def test_scan_turns_with_the_robot(make):
     cells = environment.cells
     base = cells.origin() + torch.tensor([1.5, 0.0, 0.8])
     ahead = torch.tensor([1.0, -1.0]), torch.zeros(2)  # the first looks downhill, the second back up
-    scan = cells.scan(base, *ahead)
-    x = cells._points[:, 0]
+    scan = cells.scan(base, *ahead, cells.scan_points)
+    x = cells.scan_points[:, 0]
     assert scan[0, x > 0.3].mean() > scan[0, x < -0.3].mean() + 0.1
     assert scan[1, x > 0.3].mean() < scan[1, x < -0.3].mean() - 0.1
 

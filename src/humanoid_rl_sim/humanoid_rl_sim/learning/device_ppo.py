@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from humanoid_rl_sim.learning.asymmetric_policy import ObservationNormaliser
+from humanoid_rl_sim.learning.episode_statistics import EpisodeStatistics
 from humanoid_rl_sim.learning.ranks import ALONE, Ranks
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
 from humanoid_rl_sim.tasks.environment import Environment, StepResult
@@ -50,24 +51,12 @@ class DeviceRollout:
         self.done, self.truncated = zeros(steps, num_envs), zeros(steps, num_envs)
         self.values, self.advantages, self.returns = (zeros(steps, num_envs) for _ in range(3))
         self.position = torch.zeros(1, dtype=torch.long, device=device)
-        self.episode_return, self.episode_length = zeros(num_envs), zeros(num_envs)
-        self.ended = zeros(3)
-        """Number of episodes that ended in this rollout, sum of their returns and of their lengths in steps."""
+        self.episodes = EpisodeStatistics(num_envs, device)
 
     def store(self, **values: torch.Tensor) -> None:
         """Write one step at `position`."""
         for name, value in values.items():
             getattr(self, name).index_copy_(0, self.position, value.unsqueeze(0))
-
-    def count_episodes(self, reward: torch.Tensor, done: torch.Tensor) -> None:
-        """Add a step's rewards to the running episodes, and book those that end."""
-        self.episode_return += reward
-        self.episode_length += 1.0
-        self.ended += torch.stack(
-            (done.sum(), (done * self.episode_return).sum(), (done * self.episode_length).sum())
-        )
-        self.episode_return *= 1.0 - done
-        self.episode_length *= 1.0 - done
 
     def estimate_advantages(
         self, last_value: torch.Tensor, final_values: torch.Tensor, gamma: float, gae_lambda: float
@@ -179,8 +168,7 @@ class DevicePPO(PPO):
             self._step = captured(self._rollout_step, environment.device, environment.generator).replay
             self._judge = captured(self._judge_rollout, environment.device).replay
             self._observation.copy_(torch.cat(self._static.reset(), 1))
-            self.rollout.episode_return.zero_()
-            self.rollout.episode_length.zero_()
+            self.rollout.episodes.restart()
 
     def _rollout_step(self) -> None:
         """Act, step the environment and store, all at fixed addresses."""
@@ -194,7 +182,7 @@ class DevicePPO(PPO):
             rewards=result.reward, done=done, truncated=result.truncated.float(),
             final_observations=torch.cat((result.final_observation, result.final_privileged), 1),
         )  # fmt: skip
-        rollout.count_episodes(result.reward, done)
+        rollout.episodes.count(result.reward, done)
         observation.copy_(torch.cat((result.observation, result.privileged), 1))
         rollout.position.add_(1).remainder_(rollout.steps)
 
@@ -233,7 +221,7 @@ class DevicePPO(PPO):
             assert self._step is not None
             rollout = self.rollout
             rollout.position.zero_()
-            rollout.ended.zero_()
+            rollout.episodes.forget_ended()
             callback.on_rollout_start()
             stop = False
             for _ in range(n_rollout_steps):
@@ -246,10 +234,7 @@ class DevicePPO(PPO):
             if self.ranks.any(stop, self.device):
                 return False
             self._judge()
-        count, returns, lengths = rollout.ended.tolist()
-        if count and self.ep_info_buffer is not None:
-            self.ep_info_buffer.clear()  # one entry stands for all that ended in this rollout
-            self.ep_info_buffer.append({"r": returns / count, "l": lengths / count, "t": 0.0})
+        rollout.episodes.report(self.ep_info_buffer)
         callback.on_rollout_end()
         return True
 

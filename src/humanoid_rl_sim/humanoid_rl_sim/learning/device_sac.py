@@ -18,6 +18,7 @@ from stable_baselines3.common.utils import polyak_update, should_collect_more_st
 from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional
 
+from humanoid_rl_sim.learning.episode_statistics import EpisodeStatistics
 from humanoid_rl_sim.learning.sb3_vec_env import Sb3VecEnv
 from humanoid_rl_sim.tasks.environment import Environment, StepResult
 from humanoid_rl_sim.tasks.graphed import StaticStep
@@ -126,28 +127,18 @@ class _Window:
 
     def __init__(self, num_envs: int, device: torch.device) -> None:
         self.losses = torch.zeros(len(self.LOSSES), device=device)
-        self.ended = torch.zeros(3, device=device)
-        """Number of episodes that ended, sum of their returns and of their lengths in steps."""
-        self.episode_return = torch.zeros(num_envs, device=device)
-        self.episode_length = torch.zeros(num_envs, device=device)
+        self.episodes = EpisodeStatistics(num_envs, device)
         self.control_steps = self.gradient_steps = 0
 
     def count(self, result: StepResult) -> None:
         """Add a control step to the running episodes, and book those that end."""
-        done = (result.terminated | result.truncated).float()
-        self.episode_return += result.reward
-        self.episode_length += 1.0
-        self.ended += torch.stack(
-            (done.sum(), (done * self.episode_return).sum(), (done * self.episode_length).sum())
-        )
-        self.episode_return *= 1.0 - done
-        self.episode_length *= 1.0 - done
+        self.episodes.count(result.reward, (result.terminated | result.truncated).float())
         self.control_steps += 1
 
     def clear(self) -> None:
         """Start the next window; running episodes go on."""
         self.losses.zero_()
-        self.ended.zero_()
+        self.episodes.forget_ended()
         self.control_steps = self.gradient_steps = 0
 
 
@@ -244,11 +235,7 @@ class DeviceSAC(SAC):
     def log_window(self) -> None:
         """Give the logger the means since the last call, and begin a new window. Reads the device."""
         window, record = self._window, self.logger.record
-        count, returns, lengths = window.ended.tolist()
-        if count and self.ep_info_buffer is not None:
-            self.ep_info_buffer.clear()  # one entry stands for all that ended in this window
-            self.ep_info_buffer.append({"r": returns / count, "l": lengths / count, "t": 0.0})
-            self._episode_num += int(count)
+        self._episode_num += window.episodes.report(self.ep_info_buffer)
         if window.gradient_steps:
             for name, value in zip(window.LOSSES, window.losses.tolist(), strict=True):
                 record(f"train/{name}", value / window.gradient_steps)

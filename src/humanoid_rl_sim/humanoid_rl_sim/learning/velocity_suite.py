@@ -238,7 +238,7 @@ def _by_ground(task: TaskConfig, measured: Trajectory, success: torch.Tensor) ->
                 "success": float(success[on_kind].float().mean()),
                 "survival": float((~measured.fell)[on_kind].float().mean()),
                 "levels": [
-                    float(success[rows_].float().mean()) if bool(rows_.any()) else None for rows_ in levels
+                    float(success[there].float().mean()) if bool(there.any()) else None for there in levels
                 ],
             }
         )

@@ -11,11 +11,15 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from humanoid_rl_core.robot import Gains, RobotModel
 
 from humanoid_rl_sim.simulators.height_field import HeightField
+
+Collision = Literal["feet", "self", "full"]
+"""What collides: the soles with the ground; the robot also with itself; or every shape with the ground too."""
 
 
 @dataclass

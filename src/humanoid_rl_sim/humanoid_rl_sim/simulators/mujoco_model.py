@@ -13,7 +13,7 @@ number of contacts of the robot with itself).
 
 import itertools
 import xml.etree.ElementTree as ET
-from typing import Literal, get_args
+from typing import get_args
 
 import mujoco
 import numpy as np
@@ -21,9 +21,8 @@ from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.robot import Gains, RobotModel
 from numpy.typing import NDArray
 
+from humanoid_rl_sim.simulators.contract import Collision
 from humanoid_rl_sim.simulators.height_field import HeightField
-
-Collision = Literal["feet", "self", "full"]
 
 BASE_JOINT = "floating_base_joint"
 FLOOR = "floor"

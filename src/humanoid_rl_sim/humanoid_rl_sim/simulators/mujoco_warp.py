@@ -17,12 +17,17 @@ import warp as wp
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import Gains, RobotModel
 
-from humanoid_rl_sim.simulators.contract import InitialState, ModelProperties, SimulationState, Simulator
+from humanoid_rl_sim.simulators.contract import (
+    Collision,
+    InitialState,
+    ModelProperties,
+    SimulationState,
+    Simulator,
+)
 from humanoid_rl_sim.simulators.height_field import HeightField
 from humanoid_rl_sim.simulators.mujoco_model import (
     FOOT_CONTACT_SENSORS,
     SELF_CONTACT_SENSOR,
-    Collision,
     add_sole_sites,
     build_mujoco_spec,
     joint_qpos_address,

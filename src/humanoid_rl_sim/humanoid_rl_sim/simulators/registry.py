@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.robot import RobotModel
 
-from humanoid_rl_sim.simulators.contract import Simulator
+from humanoid_rl_sim.simulators.contract import Collision, Simulator
 from humanoid_rl_sim.simulators.height_field import HeightField
 
 SIMULATORS = ("mujoco", "mujoco_warp")
@@ -19,7 +17,7 @@ def make_simulator(
     num_envs: int,
     *,
     timestep: float,
-    collision: Literal["feet", "self", "full"] = "feet",
+    collision: Collision = "feet",
     height_field: HeightField | None = None,
 ) -> Simulator:
     """A simulator with `num_envs` copies of `robot`; imports its engine only now.

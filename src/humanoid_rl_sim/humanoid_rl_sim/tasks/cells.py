@@ -39,14 +39,15 @@ class Cells:
         self.level = robots.div(len(self.kinds), rounding_mode="floor") % first
         """[N] 0 is the easiest."""
         scan = config.height_scan
-        self._points = torch.as_tensor(
+        self.scan_points = torch.as_tensor(
             [] if scan is None else scan.points, dtype=torch.float32, device=device
         ).reshape(-1, 2)
+        """[P, 2] m, where the critic sees the ground, in the base's yaw frame."""
 
     @property
     def scan_size(self) -> int:
         """Number of points of the height scan."""
-        return len(self._points)
+        return len(self.scan_points)
 
     def origin(self) -> torch.Tensor:
         """[N, 3] m, where the robots start: the ground in the middle of their cells."""
@@ -66,11 +67,7 @@ class Cells:
         self.level.copy_(torch.where(level >= self.levels, anywhere, level.clamp(min=0)))
 
     def scan(
-        self,
-        base_pos: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-        points: torch.Tensor | None = None,
+        self, base_pos: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, points: torch.Tensor
     ) -> torch.Tensor:
         """[N, P] m: how far the ground is below the base at the points of a scan.
 
@@ -78,9 +75,9 @@ class Cells:
             base_pos: [N, 3] m.
             cos: [N] cosine of the base's yaw.
             sin: [N] sine of it.
-            points: [P, 2] m, x and y in the base's yaw frame; by default those of the task's scan.
+            points: [P, 2] m, x and y in the base's yaw frame.
         """
-        x, y = (self._points if points is None else points).unbind(1)
+        x, y = points.unbind(1)
         cos, sin = cos[:, None], sin[:, None]
         points = torch.stack((cos * x - sin * y, sin * x + cos * y), 2) + base_pos[:, None, :2]
         return base_pos[:, 2:3] - self.ground.height(points)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml
 
+from humanoid_rl_sim.simulators.contract import Collision
 from humanoid_rl_sim.tasks.terrain import TerrainConfig
 
 
@@ -127,7 +128,7 @@ class TaskConfig:
     """Termination term -> its named parameters (tasks/terminations.py)."""
     terrain: TerrainConfig | None = None
     """The ground; level without."""
-    collision: Literal["feet", "self", "full"] = "feet"
+    collision: Collision = "feet"
     """What collides in training: the soles with the ground; the robot also with itself; or all with all."""
     robot: str = "g1"
     variant: str = "rev_1_0"

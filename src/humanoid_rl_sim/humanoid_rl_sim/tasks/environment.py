@@ -527,8 +527,7 @@ class Environment:
             push,
         ]
         if self.cells is not None:
-            depth = self.cells.scan(state.base_pos, *self._yaw) - self.robot.default_base_height
-            parts.append(depth.clamp(-SCAN_CLIP, SCAN_CLIP))
+            parts.append(self.depth(self.cells.scan_points).clamp(-SCAN_CLIP, SCAN_CLIP))
         return torch.cat(parts, 1)
 
     # -- events ------------------------------------------------------------------------------------------------

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from humanoid_rl_core.robot import load_robot
 
+from humanoid_rl_sim.simulators.contract import Collision
 from humanoid_rl_sim.simulators.registry import make_simulator
 from humanoid_rl_sim.tasks.configuration import TaskConfig
 from humanoid_rl_sim.tasks.environment import Environment
@@ -19,7 +18,7 @@ def make_environment(
     *,
     seed: int = 0,
     training: bool = True,
-    collision: Literal["feet", "self", "full"] | None = None,
+    collision: Collision | None = None,
     level: bool = False,
 ) -> Environment:
     """The task's robot on the task's ground in the simulator of that name.
