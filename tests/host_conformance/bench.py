@@ -74,6 +74,16 @@ def longest_silence(commands: Sequence[SentCommand]) -> float:
     return max((b.time - a.time for a, b in pairwise(commands)), default=0.0)
 
 
+def final_damping(commands: Sequence[SentCommand]) -> float:
+    """s for which damping, and nothing else, was the last thing sent; 0 when it was not."""
+    begin = None
+    for command in reversed(commands):
+        if not command.damping:
+            break
+        begin = command.time
+    return 0.0 if begin is None else commands[-1].time - begin
+
+
 def sent_at(status: HostStatus) -> float:
     """s since the epoch."""
     return float(status.header.stamp.sec + 1e-9 * status.header.stamp.nanosec)

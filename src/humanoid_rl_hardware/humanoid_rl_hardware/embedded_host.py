@@ -20,7 +20,6 @@ parameter services and publishes the slow topics from what the cycle left behind
 from __future__ import annotations
 
 import array
-import contextlib
 import gc
 import math
 import os
@@ -49,7 +48,6 @@ from humanoid_rl_core.unitree_hg_wire import (
 from numpy.typing import NDArray
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.callback_groups import CallbackGroup
-from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -79,8 +77,9 @@ DIAGNOSTICS_PERIOD = 1.0
 COMPLAINT_PERIOD = 1.0
 """s between two log lines about the same kind of refused message."""
 
-ACKNOWLEDGE_TIMEOUT = 0.1
-"""s the last damping commands get to reach reliable subscribers before the process ends."""
+LINGER = 0.1
+"""s the publisher outlives its last command. Its goodbye travels on a socket of its own: a receiver that reads
+the goodbye first throws away the commands it has not read yet, which a capture of the network showed."""
 
 LATEST_RELIABLE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LATEST_BEST_EFFORT = QoSProfile(
@@ -202,7 +201,7 @@ class EmbeddedHost(Node):
     # --- the cycle: main thread ------------------------------------------------------------------------
 
     def run(self, keep_going: Callable[[], bool]) -> None:
-        """Cycles until ``keep_going()`` is False, then damps for `SHUTDOWN_CYCLES` and returns."""
+        """Cycles until ``keep_going()`` is False, then damps for `SHUTDOWN_TIME` and returns."""
         self._apply_real_time_options()
         # A garbage collection would stop the cycle for milliseconds. What exists now stays; the little that
         # the slow thread leaves behind is collected there.
@@ -236,9 +235,8 @@ class EmbeddedHost(Node):
             time.sleep(CYCLE_PERIOD)
 
     def flush(self) -> None:
-        """Waits for reliable subscribers to have the last commands."""
-        with contextlib.suppress(Exception):
-            self._low_cmd.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_TIMEOUT))
+        """Gives subscribers time to read the last commands before they hear that the publisher is gone."""
+        time.sleep(LINGER)
 
     def _cycle(self, now: float) -> None:
         state = self._take_state(now)

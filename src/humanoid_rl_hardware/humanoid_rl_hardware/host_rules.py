@@ -8,7 +8,7 @@ WAITING_STATE  activated, no valid LowState yet: nothing is sent (H1)
 READY          damping every cycle, waiting for the first joint command
 ACTIVE         the last joint command, clamped (H6)
 DAMPING        a fault is latched (H3, H4, H5): damping every cycle until `HostRules.reset`; with cause
-               "deactivating" the ten damping cycles after a deactivation, which end in INACTIVE
+               "deactivating" the damping after a deactivation, which end in INACTIVE
 =============  =======================================================================================
 
 An emergency stop latches in every state. It cannot make an inactive host send anything (H1), but such a host
@@ -33,8 +33,11 @@ CYCLE_PERIOD = 0.002
 STALE_COMMAND_PERIODS = 3
 """Policy periods after which a joint command is no longer followed (H3)."""
 
-SHUTDOWN_CYCLES = 10
-"""Damping commands a host sends before it falls silent: enough that losing some of them does no harm."""
+SHUTDOWN_TIME = 0.1
+"""s of damping a host sends before it falls silent. A busy receiver was seen not to read for 45 ms while other
+processes of a deployment ended; a robot that misses all of these keeps its last joint command."""
+
+SHUTDOWN_CYCLES = round(SHUTDOWN_TIME / CYCLE_PERIOD)
 
 QUATERNION_TOLERANCE = 0.1
 """How far the IMU quaternion's norm may be from 1; an IMU that has not started sends zeros."""
@@ -174,7 +177,7 @@ class HostRules:
         return Reply(True, "activated")
 
     def deactivate(self) -> Reply:
-        """Operator's request to stop sending: `SHUTDOWN_CYCLES` of damping, then silence. Clears no latch."""
+        """Operator's request to stop sending: `SHUTDOWN_TIME` of damping, then silence. Clears no latch."""
         if not self.activated:
             return Reply(True, "not activated")
         self.activated = False
@@ -182,7 +185,7 @@ class HostRules:
         if self._wire_open:
             self._closing_cycles = SHUTDOWN_CYCLES
             self._wire_open = False
-        return Reply(True, f"deactivated, damping for {SHUTDOWN_CYCLES} cycles")
+        return Reply(True, f"deactivated, damping for {1e3 * SHUTDOWN_TIME:.0f} ms")
 
     def estop(self) -> Reply:
         """Operator's request to damp from this cycle on (H5)."""
