@@ -8,6 +8,7 @@ order. When the policy node ends, the host is left time to hold the robot in dam
 
 from typing import Any
 
+from humanoid_rl.hosts import HOSTS, choose_host, host_actions
 from humanoid_rl.launching import confined_to_this_machine, refuse_unknown_arguments
 from humanoid_rl.preflight import check_domain_free, check_domain_number, check_policy, find_policy
 from humanoid_rl.supervised_node import supervised_node
@@ -19,7 +20,7 @@ from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 # After the policy node is gone the robot sinks in damping; the host stays for that long.
 SINKING_TIME = 2.0
 # The faster loop goes first: 500 Hz host and twin, 50 Hz policy. The host is what keeps the robot safe.
-HOST_PRIORITY, TWIN_PRIORITY, POLICY_PRIORITY = 30, 25, 20
+TWIN_PRIORITY, POLICY_PRIORITY = 25, 20  # the host: 30
 BOOLEAN = ["true", "false"]
 ARGUMENTS = [
     DeclareLaunchArgument(
@@ -31,8 +32,8 @@ ARGUMENTS = [
         "policy", default_value="", description="ONNX file, name in policies/ or run; empty: g1_stand."
     ),
     DeclareLaunchArgument(
-        "host", default_value="embedded", choices=["embedded", "ros2_control"],
-        description="Process that talks to the robot.",
+        "host", default_value="auto", choices=list(HOSTS),
+        description="Process that talks to the robot; auto: ros2_control where it is installed, else embedded.",
     ),
     DeclareLaunchArgument(
         "viewer", default_value="auto", choices=list(VIEWERS),
@@ -63,8 +64,7 @@ def refuse_unavailable(context: LaunchContext) -> None:
         raise UserError("robot:=real is not complete in this version and starts nothing: use robot:=sim")
     if chosen["interface"]:
         raise UserError("interface:= goes with robot:=real; robot:=sim stays on this machine")
-    if chosen["host"] == "ros2_control":
-        raise UserError("host:=ros2_control is not part of this version: use host:=embedded")
+    choose_host(chosen["host"])
     check_domain_number(chosen["domain"])
     if not chosen["port"].isdecimal():
         raise UserError(f"port:={chosen['port']} is no TCP port")
@@ -79,6 +79,7 @@ def confine(context: LaunchContext) -> list[Any]:
 def bring_up(context: LaunchContext) -> list[Any]:
     """Preflight, then every process."""
     chosen = context.launch_configurations
+    host = choose_host(chosen["host"])
     policy = find_policy(chosen["policy"])
     contract = check_policy(policy, chosen["model"], chosen["variant"])
     check_domain_free()
@@ -91,12 +92,7 @@ def bring_up(context: LaunchContext) -> list[Any]:
             parameters={**robot, "start": chosen["start"]},
             priority=TWIN_PRIORITY,
         ),
-        supervised_node(
-            "humanoid_rl_hardware",
-            "embedded_host",
-            parameters={**robot, "auto_activate": True, "policy_period": contract.control_period},
-            priority=HOST_PRIORITY,
-        ),
+        *host_actions(host, **robot, policy_period=contract.control_period, activate=True),
         supervised_node(
             "humanoid_rl_inference",
             "policy_node",
@@ -105,7 +101,11 @@ def bring_up(context: LaunchContext) -> list[Any]:
             priority=POLICY_PRIORITY,
         ),
         *viewer_actions(
-            chosen["viewer"], robot=chosen["model"], variant=chosen["variant"], port=chosen["port"]
+            chosen["viewer"],
+            robot=chosen["model"],
+            variant=chosen["variant"],
+            port=chosen["port"],
+            described=host == "ros2_control",
         ),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launch.actions import LogInfo, OpaqueFunction, Shutdown, TimerAction
@@ -19,9 +20,11 @@ def supervised_node(
     executable: str,
     *,
     parameters: dict[str, Any] | None = None,
+    parameter_files: list[Path] | None = None,
     arguments: list[str] | None = None,
     grace: float = 0.0,
     may_finish: bool = False,
+    once: bool = False,
     essential: bool = True,
     patience: float = 5.0,
     priority: int = 0,
@@ -32,16 +35,18 @@ def supervised_node(
         package: ROS package of the executable.
         executable: name in lib/<package>.
         parameters: ROS parameters by name.
+        parameter_files: YAML files of ROS parameters.
         arguments: further command line arguments.
         grace: seconds between the end of this node and the end of the launch; the others go on meanwhile.
         may_finish: exit code 0 is the expected end and ends the launch well.
+        once: exit code 0 is the expected end and the launch goes on.
         essential: the launch makes no sense without it.
         priority: of a control loop, 1 to 99, that runs before other work of the machine; 0 for all others.
         patience: seconds the node gets to leave after SIGINT before it is sent SIGTERM.
     """
 
     def on_exit(event: ProcessExited, context: LaunchContext) -> Any:
-        if context.is_shutdown or not essential:
+        if context.is_shutdown or not essential or (once and event.returncode == 0):
             return None
         if may_finish and event.returncode == 0:
             return Shutdown(reason=f"{executable} is done")
@@ -61,7 +66,7 @@ def supervised_node(
         package=package,
         executable=executable,
         exec_name=executable,
-        parameters=[parameters] if parameters else [],
+        parameters=[*([parameters] if parameters else []), *map(str, parameter_files or [])],
         arguments=arguments or [],
         output="screen",
         prefix=" ".join(prefix) or None,

@@ -42,7 +42,15 @@ def choose_viewer(viewer: str) -> str:
     return "rviz" if installed("rviz2") else "web"
 
 
-def viewer_actions(viewer: str, *, robot: str, variant: str, port: str, essential: bool = False) -> list[Any]:
+def viewer_actions(
+    viewer: str,
+    *,
+    robot: str,
+    variant: str,
+    port: str,
+    essential: bool = False,
+    described: bool = False,
+) -> list[Any]:
     """Launch actions of a viewer, and robot_state_publisher where it is installed.
 
     Args:
@@ -51,10 +59,11 @@ def viewer_actions(viewer: str, *, robot: str, variant: str, port: str, essentia
         variant: its variant.
         port: TCP port of the browser view.
         essential: the launch ends with the viewer; else it may be closed or fail without ending the robot.
+        described: somebody else runs robot_state_publisher.
     """
     viewer = choose_viewer(viewer)
     actions: list[Any] = []
-    if installed("robot_state_publisher"):
+    if not described and installed("robot_state_publisher"):
         actions.append(
             Node(
                 package="robot_state_publisher",

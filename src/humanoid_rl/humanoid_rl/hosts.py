@@ -1,0 +1,136 @@
+"""The process that talks to the robot: the embedded host, or ros2_control where it is installed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from humanoid_rl_core.errors import UserError
+from humanoid_rl_core.resources import share_dir
+from humanoid_rl_core.robot import RobotModel, expand_xacro, load_robot
+
+from humanoid_rl.supervised_node import supervised_node
+from humanoid_rl.viewing import installed
+
+HOSTS = ("auto", "embedded", "ros2_control")
+CONTROL_CONFIG = "config/control/ros2_control.yaml"
+PLUGINS = "lib/libhumanoid_rl_hardware_ros2_control.so"
+"""Built by humanoid_rl_hardware where ros2_control was installed at that time."""
+NEEDED = (
+    "controller_manager", "joint_state_broadcaster", "imu_sensor_broadcaster", "robot_state_publisher",
+)  # fmt: skip
+CONTROLLERS = ("joint_state_broadcaster", "imu_sensor_broadcaster", "joint_command_controller")
+# The faster loop goes first: 500 Hz host and twin, 50 Hz policy. The host is what keeps the robot safe.
+HOST_PRIORITY = 30
+
+
+def missing_for_ros2_control() -> str:
+    """What keeps ros2_control from being the host, with the remedy; empty when nothing does."""
+    from ament_index_python.packages import get_package_prefix
+
+    absent = [package for package in NEEDED if not installed(package)]
+    if absent:
+        names = " ".join(f"ros-$ROS_DISTRO-{name.replace('_', '-')}" for name in absent)
+        return f"{', '.join(absent)} not installed: apt install {names}, then make build, or take host:=embedded"
+    if not Path(get_package_prefix("humanoid_rl_hardware"), PLUGINS).is_file():
+        return "humanoid_rl_hardware was built without ros2_control: make clean build, or take host:=embedded"
+    return ""
+
+
+def choose_host(host: str) -> str:
+    """`auto` resolved: ros2_control where it is installed, else embedded.
+
+    Raises:
+        UserError: ros2_control was asked for and cannot be used.
+    """
+    if host == "embedded":
+        return host
+    missing = missing_for_ros2_control()
+    if host == "ros2_control" and missing:
+        raise UserError(f"host:=ros2_control: {missing}")
+    return "embedded" if missing else "ros2_control"
+
+
+def host_actions(host: str, *, robot: str, variant: str, policy_period: float, activate: bool) -> list[Any]:
+    """Launch actions of a host.
+
+    Args:
+        host: embedded or ros2_control.
+        robot: robot description.
+        variant: its variant.
+        policy_period: s, period of the joint commands; three of them without one latch the host.
+        activate: follow joint commands from the start instead of waiting for /host/activate.
+    """
+    if host == "embedded":
+        parameters = {
+            "robot": robot, "variant": variant, "auto_activate": activate, "policy_period": policy_period,
+        }  # fmt: skip
+        return [
+            supervised_node(
+                "humanoid_rl_hardware", "embedded_host", parameters=parameters, priority=HOST_PRIORITY
+            )
+        ]
+    return _ros2_control(load_robot(robot, variant), policy_period, activate)
+
+
+def control_parameters(robot: RobotModel, policy_period: float, activate: bool) -> dict[str, Any]:
+    """Parameters of the controller manager and of every controller, by node name."""
+    with (share_dir() / CONTROL_CONFIG).open() as file:
+        parameters: dict[str, Any] = yaml.safe_load(file)
+    parameters["joint_state_broadcaster"]["ros__parameters"]["joints"] = list(robot.joint_names)
+    parameters["imu_sensor_broadcaster"]["ros__parameters"]["frame_id"] = robot.imu_link
+    parameters["joint_command_controller"]["ros__parameters"] |= {
+        "joints": list(robot.joint_names),
+        "policy_period": policy_period,
+        "auto_activate": activate,
+        "robot": f"{robot.name} {robot.variant}",
+    }
+    return parameters
+
+
+def control_description(robot: RobotModel, state_timeout: float, sender_priority: int) -> str:
+    """URDF of the robot with its ros2_control tag."""
+    return expand_xacro(
+        share_dir() / "urdf" / f"{robot.name}.ros2_control.xacro",
+        {
+            "variant": robot.variant,
+            "state_timeout": str(state_timeout),
+            "sender_priority": str(sender_priority),
+        },
+    )
+
+
+def _ros2_control(robot: RobotModel, policy_period: float, activate: bool) -> list[Any]:
+    """robot_state_publisher, controller manager, and the spawner that brings up the controllers."""
+    from launch.actions import OpaqueFunction, RegisterEventHandler
+    from launch.event_handlers import OnShutdown
+
+    parameters = control_parameters(robot, policy_period, activate)
+    manager = parameters["controller_manager"]["ros__parameters"]
+    state_timeout = parameters["joint_command_controller"]["ros__parameters"]["state_timeout"]
+    description = control_description(robot, state_timeout, manager["thread_priority"])
+    folder = Path(tempfile.mkdtemp(prefix="humanoid_rl_"))
+    file = folder / "ros2_control.yaml"
+    file.write_text(yaml.safe_dump(parameters))
+    remove = OpaqueFunction(function=lambda _: shutil.rmtree(folder, ignore_errors=True))
+    return [
+        RegisterEventHandler(OnShutdown(on_shutdown=[remove])),
+        supervised_node(
+            "robot_state_publisher", "robot_state_publisher", parameters={"robot_description": description}
+        ),
+        supervised_node(
+            "controller_manager", "ros2_control_node", parameter_files=[file], priority=HOST_PRIORITY
+        ),
+        supervised_node(
+            "controller_manager",
+            "spawner",
+            arguments=[
+                *CONTROLLERS, "--param-file", str(file), "--controller-manager-timeout", "20",
+                "--controller-ros-args", "-r imu_sensor_broadcaster/imu:=/imu/data",
+            ],
+            once=True,
+        ),
+    ]  # fmt: skip
