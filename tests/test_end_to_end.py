@@ -118,7 +118,9 @@ class Deployment:
 @pytest.fixture
 def deployment(standing_policy: Path, tmp_path: Path, domain: int) -> Iterator[Deployment]:
     """A deployment whose robot stands free of the crane and whose policy runs."""
-    arguments = {"policy": str(standing_policy), "viewer": "none", "auto_start": "false"}
+    arguments = {
+        "policy": str(standing_policy), "viewer": "none", "auto_start": "false", "host": "embedded",
+    }  # fmt: skip
     with (
         confined(domain),
         LaunchProcess("deploy", arguments, tmp_path / "launch.log", domain) as launch,

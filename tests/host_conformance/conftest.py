@@ -1,4 +1,4 @@
-"""Option --host, and a bench per module or per test."""
+"""Option --host, and a bench per module or per test, for every host that is installed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from domain_coordinator import domain_id
+from humanoid_rl.hosts import missing_for_ros2_control
 from humanoid_rl_core.robot import RobotModel, load_robot
 from rclpy.context import Context
 
@@ -17,7 +18,14 @@ from .hosts import HOSTS, HostProcess
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--host", choices=sorted(HOSTS), default="embedded", help="host under conformance test")
+    parser.addoption("--host", choices=sorted(HOSTS), help="host under conformance test (default: all installed)")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "host_kind" in metafunc.fixturenames:
+        asked = metafunc.config.getoption("--host", default=None)
+        kinds = [asked] if asked else ["embedded", *(["ros2_control"] if not missing_for_ros2_control() else [])]
+        metafunc.parametrize("host_kind", kinds, scope="module")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,13 +77,13 @@ def context(domain: int) -> Iterator[Context]:
 
 @pytest.fixture(scope="module")
 def shared_bench(
-    request: pytest.FixtureRequest,
+    host_kind: str,
     context: Context,
     robot: RobotModel,
     domain: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Bench]:
-    bench = _bench(request, context, robot, domain, tmp_path_factory.mktemp("host"))
+    bench = _bench(host_kind, context, robot, domain, tmp_path_factory.mktemp("host"))
     yield bench
     bench.close()
 
@@ -89,22 +97,20 @@ def bench(shared_bench: Bench) -> Iterator[Bench]:
 
 @pytest.fixture
 def own_bench(
-    request: pytest.FixtureRequest, context: Context, robot: RobotModel, domain: int, tmp_path: Path
+    host_kind: str, context: Context, robot: RobotModel, domain: int, tmp_path: Path
 ) -> Iterator[Bench]:
     """A host of the test's own, which it may end."""
-    bench = _bench(request, context, robot, domain, tmp_path)
+    bench = _bench(host_kind, context, robot, domain, tmp_path)
     yield bench
     bench.close()
     _assert_wire_rules(bench)
 
 
 def _bench(
-    request: pytest.FixtureRequest, context: Context, robot: RobotModel, domain: int, folder: Path
+    host_kind: str, context: Context, robot: RobotModel, domain: int, folder: Path
 ) -> Bench:
-    kind = HOSTS[request.config.getoption("--host", default="embedded")]
-
     def start() -> HostProcess:
-        return kind(folder / "host.log", domain)
+        return HOSTS[host_kind](folder / "host.log", domain)
 
     return Bench(context, robot, start)
 

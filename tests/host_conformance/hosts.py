@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -43,6 +44,10 @@ class HostProcess(ABC):
         """Everything printed so far."""
         return self._log.read_text(errors="replace")
 
+    def clean_exit(self, number: signal.Signals) -> int:
+        """Exit status of a host that was asked to end by this signal and did so in order."""
+        return 0
+
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 20.0) -> int:
         """Asks the host to end and waits for it; its exit status."""
         if self.running:
@@ -55,8 +60,8 @@ class HostProcess(ABC):
 
     def kill(self) -> None:
         """Ends the host, whatever it is doing."""
-        if self.running:
-            self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
@@ -70,4 +75,17 @@ class EmbeddedHost(HostProcess):
         ]
 
 
-HOSTS: dict[str, type[HostProcess]] = {"embedded": EmbeddedHost}
+class Ros2ControlHost(HostProcess):
+    """controller_manager, UnitreeHgSystem and JointCommandController as the launch file starts them."""
+
+    def command(self) -> list[str]:
+        return [
+            *(sys.executable, "-m", "humanoid_rl", "launch", "host"),
+            *("host:=ros2_control", "policy_period:=0.02"),
+        ]
+
+    def clean_exit(self, number: signal.Signals) -> int:
+        return 128 + number
+
+
+HOSTS: dict[str, type[HostProcess]] = {"embedded": EmbeddedHost, "ros2_control": Ros2ControlHost}

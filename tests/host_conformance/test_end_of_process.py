@@ -13,7 +13,7 @@ from .bench import Bench, final_damping
 def test_h8_a_host_asked_to_end_damps_and_exits_cleanly(own_bench: Bench, number: signal.Signals) -> None:
     own_bench.follow()
     own_bench.pause(0.1)
-    assert own_bench.host.stop(number) == 0
+    assert own_bench.host.stop(number) == own_bench.host.clean_exit(number)
     own_bench.pause(0.2)
     commands = own_bench.wire.commands()
     assert not all(command.damping for command in commands)
@@ -23,6 +23,6 @@ def test_h8_a_host_asked_to_end_damps_and_exits_cleanly(own_bench: Bench, number
 
 def test_h8_a_host_asked_to_end_before_activation_sends_nothing(own_bench: Bench) -> None:
     own_bench.pause(0.1)
-    assert own_bench.host.stop(signal.SIGTERM) == 0
+    assert own_bench.host.stop(signal.SIGTERM) == own_bench.host.clean_exit(signal.SIGTERM)
     assert own_bench.wire.commands() == []
     assert "Traceback" not in own_bench.host.output

@@ -28,18 +28,18 @@ using diagnostic_msgs::msg::DiagnosticStatus;
 using humanoid_rl_interfaces::msg::HostStatus;
 using humanoid_rl_interfaces::msg::JointCommand;
 
-constexpr std::array<const char*, 5> command_names{
+constexpr std::array<const char*, 5> kCommandNames{
     hardware_interface::HW_IF_POSITION, hardware_interface::HW_IF_VELOCITY, hardware_interface::HW_IF_EFFORT, "kp", "kd"};
-constexpr std::array<const char*, 3> motor_names{"winding_temperature", "casing_temperature", "voltage"};
-constexpr std::array<const char*, 9> link_names{"state_age",        "mode_machine",     "rejected_states",
+constexpr std::array<const char*, 3> kMotorNames{"winding_temperature", "casing_temperature", "voltage"};
+constexpr std::array<const char*, 9> kLinkNames{"state_age",        "mode_machine",     "rejected_states",
                                                 "refusal",          "sent",             "stalls",
                                                 "period_error_p50", "period_error_p99", "period_error_max"};
-constexpr std::chrono::milliseconds status_period{100};
-constexpr double diagnostics_period = 1.0;  // s
+constexpr std::chrono::milliseconds kStatusPeriod{100};
+constexpr double kDiagnosticsPeriod = 1.0;  // s
 /// s after activation within which the first LowState is expected; a robot that is on sends 500 a second.
-constexpr double state_deadline = 5.0;
+constexpr double kStateDeadline = 5.0;
 /// A queue of one would let a refused command push out the valid one that came just before it.
-constexpr std::size_t command_queue = 8;
+constexpr std::size_t kCommandQueue = 8;
 
 double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -78,7 +78,7 @@ CallbackReturn JointCommandController::on_init() {
 InterfaceConfiguration JointCommandController::command_interface_configuration() const {
   InterfaceConfiguration configuration{interface_configuration_type::INDIVIDUAL, {}};
   for (const auto& joint : joints_) {
-    for (const char* name : command_names) {
+    for (const char* name : kCommandNames) {
       configuration.names.push_back(joint + "/" + name);
     }
   }
@@ -88,11 +88,11 @@ InterfaceConfiguration JointCommandController::command_interface_configuration()
 
 InterfaceConfiguration JointCommandController::state_interface_configuration() const {
   InterfaceConfiguration configuration{interface_configuration_type::INDIVIDUAL, {}};
-  for (const char* name : link_names) {
+  for (const char* name : kLinkNames) {
     configuration.names.push_back(std::string("robot_link/") + name);
   }
   for (const auto& joint : joints_) {
-    for (const char* name : motor_names) {
+    for (const char* name : kMotorNames) {
       configuration.names.push_back(joint + "/" + name);
     }
   }
@@ -119,32 +119,32 @@ CallbackReturn JointCommandController::on_configure(const rclcpp_lifecycle::Stat
     }
   }
   joint_map_ = std::make_unique<JointMap>(joints_);
-  rules_ = std::make_unique<HostRules>(policy_period, state_timeout);
+  rules_ = std::make_unique<HostRules>(policy_period, state_timeout, period_);
 
   commands_group_ = node->create_callback_group(rclcpp::CallbackGroupType::MutuallyExclusive);
   services_group_ = node->create_callback_group(rclcpp::CallbackGroupType::MutuallyExclusive);
   rclcpp::SubscriptionOptions options;
   options.callback_group = commands_group_;
   subscription_ = node->create_subscription<JointCommand>(
-      "/joint_command", rclcpp::QoS(command_queue).best_effort(),
+      "/joint_command", rclcpp::QoS(kCommandQueue).best_effort(),
       [this](const JointCommand& message) { receive(message); }, options);
   host_status_ = node->create_publisher<HostStatus>("/host/status", 1);
   motor_status_ = node->create_publisher<humanoid_rl_interfaces::msg::MotorStatus>("/motor_status", 1);
   diagnostics_ = node->create_publisher<diagnostic_msgs::msg::DiagnosticArray>("/diagnostics", 10);
-  serve("estop", [this](double) { return rules_->estop(); });
-  serve("reset", [this](double now) { return rules_->reset(now); });
-  serve("deactivate", [this](double) { return rules_->deactivate(); });
-  serve("activate", [this](double now) {
+  serve("estop", [this] { return rules_->estop(); });
+  serve("reset", [this] { return rules_->reset(state_age_.load()); });
+  serve("deactivate", [this] { return rules_->deactivate(); });
+  serve("activate", [this] {
     if (!rules_->activated()) {
-      activated_at_ = now;
+      activated_at_ = now_s();
     }
     return rules_->activate();
   });
-  timer_ = node->create_wall_timer(status_period, [this] { publish_slow_topics(); });
+  timer_ = node->create_wall_timer(kStatusPeriod, [this] { publish_slow_topics(); });
   return CallbackReturn::SUCCESS;
 }
 
-void JointCommandController::serve(const std::string& name, std::function<Reply(double)> request) {
+void JointCommandController::serve(const std::string& name, std::function<Reply()> request) {
   services_.push_back(get_node()->create_service<Trigger>(
       "/host/" + name,
       [this, request = std::move(request)](const std::shared_ptr<Trigger::Request>&,
@@ -156,9 +156,9 @@ void JointCommandController::serve(const std::string& name, std::function<Reply(
         }
         {
           const std::lock_guard<std::mutex> lock(rules_mutex_);
-          const Reply reply = request(now_s());
+          const Reply reply = request();
           response->success = reply.success;
-          response->message = reply.message;
+          response->message = reply.message();
         }
         // Answered after the command went out: who reads "damping" can rely on it. The cycle that runs now may have
         // missed the request; the one after it has not.
@@ -183,7 +183,7 @@ CallbackReturn JointCommandController::on_activate(const rclcpp_lifecycle::State
     activated_at_ = now_s();
     const Reply reply = rules_->activate();
     if (!reply.success) {
-      RCLCPP_ERROR(get_node()->get_logger(), "not activated: %s", reply.message.c_str());
+      RCLCPP_ERROR(get_node()->get_logger(), "not activated: %s", reply.message().c_str());
     }
   }
   active_.store(true);
@@ -245,6 +245,7 @@ return_type JointCommandController::update(const rclcpp::Time&, const rclcpp::Du
     take(motor.casing_temperature);
     take(motor.voltage);
   }
+  state_age_.store(link.state_age);
   arrived_ = arrivals_.read(arrival_) || arrived_;
 
   if (const std::unique_lock<std::mutex> lock(rules_mutex_, std::try_to_lock); lock.owns_lock()) {
@@ -253,7 +254,9 @@ return_type JointCommandController::update(const rclcpp::Time&, const rclcpp::Du
     }
     known_stalls_ = link.stalls;
     if (arrived_) {
-      rules_->receive_targets(arrival_.time);
+      if (rules_->receive_targets(arrival_.time)) {
+        targets_ = arrival_.targets;
+      }
       arrived_ = false;
     }
     output_ = rules_->step(now, link.state_age);
@@ -269,14 +272,13 @@ void JointCommandController::command(Output output) noexcept {
     std::ignore = command_interfaces_[index].set_value(value, 1);
   };
   if (output == Output::follow) {
-    const JointTargets& targets = arrival_.targets;
     std::size_t index = 0;
     for (std::size_t i = 0; i < joints_.size(); ++i) {
-      give(index++, targets.position[i]);
-      give(index++, targets.velocity[i]);
-      give(index++, targets.effort[i]);
-      give(index++, targets.stiffness[i]);
-      give(index++, targets.damping[i]);
+      give(index++, targets_.position[i]);
+      give(index++, targets_.velocity[i]);
+      give(index++, targets_.effort[i]);
+      give(index++, targets_.stiffness[i]);
+      give(index++, targets_.damping[i]);
     }
   }
   give(command_interfaces_.size() - 1, static_cast<double>(static_cast<int>(output)));
@@ -292,7 +294,7 @@ void JointCommandController::publish_slow_topics() {
   {
     const std::lock_guard<std::mutex> lock(rules_mutex_);
     state = rules_->state();
-    cause = rules_->cause();
+    cause = rules_->cause().text();
     status.rejected_commands = rules_->rejected_commands();
   }
   status.header.stamp = get_node()->now();
@@ -327,7 +329,7 @@ void JointCommandController::publish_slow_topics() {
     } else {
       RCLCPP_INFO(get_node()->get_logger(), "%s", message.c_str());
     }
-  } else if (now - diagnostics_time_ < diagnostics_period) {
+  } else if (now - diagnostics_time_ < kDiagnosticsPeriod) {
     return;
   }
   reported_ = {state, message};
@@ -368,7 +370,7 @@ std::pair<std::uint8_t, std::string> JointCommandController::judgement(double no
     return {level, "damping: " + cause};
   }
   if (state == HostState::waiting_state) {
-    if (now - activated_at_ <= state_deadline) {
+    if (now - activated_at_ <= kStateDeadline) {
       return {DiagnosticStatus::WARN, "waiting for the first LowState"};
     }
     const std::string reason = link.rejected_states > 0.0

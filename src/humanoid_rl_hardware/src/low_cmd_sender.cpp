@@ -84,7 +84,7 @@ void LowCmdSender::run() {
       if (was_open) {
         order.mode = WireMode::damping;
         const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                            std::chrono::duration<double>(shutdown_time));
+                                            std::chrono::duration<double>(kShutdownTime));
         for (auto due = Clock::now(); due < end; due += period_) {
           std::this_thread::sleep_until(due);
           send(order);
@@ -127,7 +127,6 @@ void LowCmdSender::send(const WireOrder& order) {
   } else {
     fill_damping(command_, order.mode_machine, motors_);
   }
-  seal(command_);
   publish_(command_);
   sent_.fetch_add(1, std::memory_order_relaxed);
   period_statistics_.tick(seconds(Clock::now()));

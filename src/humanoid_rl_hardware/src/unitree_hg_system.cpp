@@ -18,12 +18,12 @@ using hardware_interface::CallbackReturn;
 using hardware_interface::return_type;
 using std::chrono::steady_clock;
 
-constexpr char link_name[] = "robot_link";
-constexpr std::chrono::milliseconds statistics_period{100};
+constexpr char kLinkName[] = "robot_link";
+constexpr std::chrono::milliseconds kStatisticsPeriod{100};
 /// The publisher outlives its last command: its goodbye travels on a socket of its own, and a receiver that reads it
 /// first throws away the commands it has not read yet.
-constexpr std::chrono::milliseconds linger{100};
-constexpr double nowhere = std::numeric_limits<double>::quiet_NaN();
+constexpr std::chrono::milliseconds kLinger{100};
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
 std::int64_t now_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(steady_clock::now().time_since_epoch()).count();
@@ -37,7 +37,7 @@ double number(const std::unordered_map<std::string, std::string>& parameters, co
     return otherwise;
   }
   std::size_t used = 0;
-  double value = nowhere;
+  double value = kNone;
   try {
     value = std::stod(found->second, &used);
   } catch (const std::exception&) {
@@ -62,7 +62,7 @@ std::vector<std::uint8_t> mode_machines(const std::string& list) {
   while (begin <= list.size()) {
     const std::size_t end = std::min(list.find(',', begin), list.size());
     const std::unordered_map<std::string, std::string> entry{{"mode_machine", list.substr(begin, end - begin)}};
-    const double value = number(entry, "mode_machine", nowhere);
+    const double value = number(entry, "mode_machine", kNone);
     if (value < 0.0 || value > 255.0 || value != std::floor(value)) {
       throw std::invalid_argument("parameter mode_machine is '" + list + "', expected numbers from 0 to 255");
     }
@@ -74,15 +74,14 @@ std::vector<std::uint8_t> mode_machines(const std::string& list) {
 
 /// ROS message to the C struct that the CRC is defined on.
 void copy(const unitree_hg::msg::LowState& from, LowState& to) {
-  std::copy(from.version.begin(), from.version.end(), std::begin(to.version));
+  to.version = from.version;
   to.mode_pr = from.mode_pr;
   to.mode_machine = from.mode_machine;
   to.tick = from.tick;
-  std::copy(from.imu_state.quaternion.begin(), from.imu_state.quaternion.end(), std::begin(to.imu_state.quaternion));
-  std::copy(from.imu_state.gyroscope.begin(), from.imu_state.gyroscope.end(), std::begin(to.imu_state.gyroscope));
-  std::copy(from.imu_state.accelerometer.begin(), from.imu_state.accelerometer.end(),
-            std::begin(to.imu_state.accelerometer));
-  std::copy(from.imu_state.rpy.begin(), from.imu_state.rpy.end(), std::begin(to.imu_state.rpy));
+  to.imu_state.quaternion = from.imu_state.quaternion;
+  to.imu_state.gyroscope = from.imu_state.gyroscope;
+  to.imu_state.accelerometer = from.imu_state.accelerometer;
+  to.imu_state.rpy = from.imu_state.rpy;
   to.imu_state.temperature = from.imu_state.temperature;
   for (std::size_t i = 0; i < kMotorSlots; ++i) {
     const auto& source = from.motor_state[i];
@@ -92,14 +91,14 @@ void copy(const unitree_hg::msg::LowState& from, LowState& to) {
     motor.dq = source.dq;
     motor.ddq = source.ddq;
     motor.tau_est = source.tau_est;
-    std::copy(source.temperature.begin(), source.temperature.end(), std::begin(motor.temperature));
+    motor.temperature = source.temperature;
     motor.vol = source.vol;
-    std::copy(source.sensor.begin(), source.sensor.end(), std::begin(motor.sensor));
+    motor.sensor = source.sensor;
     motor.motorstate = source.motorstate;
-    std::copy(source.reserve.begin(), source.reserve.end(), std::begin(motor.reserve));
+    motor.reserve = source.reserve;
   }
-  std::copy(from.wireless_remote.begin(), from.wireless_remote.end(), std::begin(to.wireless_remote));
-  std::copy(from.reserve.begin(), from.reserve.end(), std::begin(to.reserve));
+  to.wireless_remote = from.wireless_remote;
+  to.reserve = from.reserve;
   to.crc = from.crc;
 }
 
@@ -118,7 +117,7 @@ void copy(const LowCmd& from, unitree_hg::msg::LowCmd& to) {
     motor.kd = source.kd;
     motor.reserve = source.reserve;
   }
-  std::copy(std::begin(from.reserve), std::end(from.reserve), to.reserve.begin());
+  to.reserve = from.reserve;
   to.crc = from.crc;
 }
 
@@ -208,7 +207,7 @@ void UnitreeHgSystem::find_handles() {
     imu_handles_.angular_velocity[i] = state(imu_name_ + "/angular_velocity." + quaternion[i]);
     imu_handles_.linear_acceleration[i] = state(imu_name_ + "/linear_acceleration." + quaternion[i]);
   }
-  const std::string link = std::string(link_name) + "/";
+  const std::string link = std::string(kLinkName) + "/";
   link_handles_.mode = command(link + "mode");
   link_handles_.state_age = state(link + "state_age");
   link_handles_.mode_machine = state(link + "mode_machine");
@@ -249,7 +248,7 @@ void UnitreeHgSystem::connect() {
     RCLCPP_WARN(get_logger(), "sender_priority %d refused; raise the rtprio limit", sender_priority_);
   }
   statistics_timer_ = node->create_wall_timer(
-      statistics_period,
+      kStatisticsPeriod,
       [this] {
         const auto errors = sender_->period().errors();
         period_errors_[0].store(errors.p50);
@@ -282,18 +281,16 @@ void UnitreeHgSystem::disconnect() {
 
 void UnitreeHgSystem::receive(const unitree_hg::msg::LowState& message) {
   copy(message, received_);
-  const auto refusal = check_->check(received_);
-  refusal_.store(static_cast<int>(refusal), std::memory_order_relaxed);
-  if (refusal != LowStateRefusal::none) {
-    rejected_states_.fetch_add(1, std::memory_order_relaxed);
-    RCLCPP_ERROR_THROTTLE(get_logger(), *get_clock(), 1000, "LowState refused: %s",
-                          check_->text(refusal, received_).c_str());
+  if (const StateRefusal refusal = check_->check(received_)) {
+    refusal_.store(static_cast<int>(refusal.reason), std::memory_order_relaxed);
+    rejected_states_.store(check_->rejected(), std::memory_order_relaxed);
+    RCLCPP_ERROR_THROTTLE(get_logger(), *get_clock(), 1000, "LowState refused: %s", check_->text(refusal).c_str());
     return;
   }
   Sample sample;
   sample.received = now_ns();
   sample.mode_machine = received_.mode_machine;
-  std::copy(std::begin(received_.motor_state), std::end(received_.motor_state), sample.motors.begin());
+  sample.motors = received_.motor_state;
   sample.imu = received_.imu_state;
   samples_.write(sample);
 }
@@ -312,13 +309,13 @@ CallbackReturn UnitreeHgSystem::on_activate(const rclcpp_lifecycle::State&) {
   for (const auto& joint : joint_handles_) {
     for (const auto& handle :
          {joint.target_position, joint.target_velocity, joint.target_effort, joint.kp, joint.kd}) {
-      set_command(handle, nowhere, true);
+      set_command(handle, kNone, true);
     }
   }
-  set_command(link_handles_.mode, nowhere, true);
+  set_command(link_handles_.mode, kNone, true);
   for (auto* values : {&commanded_.position, &commanded_.velocity, &commanded_.effort, &commanded_.stiffness,
                        &commanded_.damping}) {
-    values->fill(nowhere);
+    values->fill(kNone);
   }
   order_ = WireOrder{};
   wire_open_ = false;
@@ -333,7 +330,7 @@ void UnitreeHgSystem::damp_and_close() {
   const auto before = sender_->sent();
   sender_->close();
   if (sender_->sent() != before) {
-    std::this_thread::sleep_for(linger);
+    std::this_thread::sleep_for(kLinger);
   }
 }
 
@@ -362,10 +359,10 @@ CallbackReturn UnitreeHgSystem::on_error(const rclcpp_lifecycle::State&) {
 
 return_type UnitreeHgSystem::perform_command_mode_switch(const std::vector<std::string>&,
                                                          const std::vector<std::string>& stop_interfaces) {
-  const std::string mode = std::string(link_name) + "/mode";
+  const std::string mode = std::string(kLinkName) + "/mode";
   if (std::find(stop_interfaces.begin(), stop_interfaces.end(), mode) != stop_interfaces.end()) {
     // Nobody commands any more: damping from this cycle on.
-    set_command(link_handles_.mode, nowhere, false);
+    set_command(link_handles_.mode, kNone, false);
   }
   return return_type::OK;
 }
@@ -414,7 +411,7 @@ return_type UnitreeHgSystem::write(const rclcpp::Time&, const rclcpp::Duration&)
   if (!sender_) {
     return return_type::OK;
   }
-  double mode = nowhere;
+  double mode = kNone;
   if (!get_command(link_handles_.mode, mode, false)) {
     mode = static_cast<double>(static_cast<int>(order_.mode));  // as in the last cycle
   }

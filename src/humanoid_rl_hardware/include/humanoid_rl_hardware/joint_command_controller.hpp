@@ -1,9 +1,13 @@
-// ros2_control controller: /joint_command to the command interfaces of UnitreeHgSystem, behind the rules of a host.
-#pragma once
+#ifndef HUMANOID_RL_HARDWARE__JOINT_COMMAND_CONTROLLER_HPP_
+#define HUMANOID_RL_HARDWARE__JOINT_COMMAND_CONTROLLER_HPP_
+
+/// ros2_control controller: /joint_command to the command interfaces of UnitreeHgSystem, behind the rules of a host.
 
 #include <atomic>
 #include <cstdint>
+#include <array>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -67,7 +71,7 @@ class JointCommandController final : public controller_interface::ControllerInte
   };
 
   void receive(const humanoid_rl_interfaces::msg::JointCommand& message);
-  void serve(const std::string& name, std::function<Reply(double)> request);
+  void serve(const std::string& name, std::function<Reply()> request);
   void publish_slow_topics();
   std::pair<std::uint8_t, std::string> judgement(double now, HostState state, const std::string& cause,
                                                  const Link& link) const;
@@ -88,9 +92,11 @@ class JointCommandController final : public controller_interface::ControllerInte
   TripleBuffer<Snapshot> snapshots_;
   std::atomic<std::uint64_t> cycles_{0};
   std::atomic<bool> active_{false};
+  std::atomic<double> state_age_{std::numeric_limits<double>::infinity()};
 
   // The control loop's own.
   Arrival arrival_;
+  JointTargets targets_;  ///< the last ones that were taken
   bool arrived_ = false;
   Output output_ = Output::silent;
   Snapshot snapshot_;
@@ -111,3 +117,5 @@ class JointCommandController final : public controller_interface::ControllerInte
 };
 
 }  // namespace humanoid_rl_hardware
+
+#endif  // HUMANOID_RL_HARDWARE__JOINT_COMMAND_CONTROLLER_HPP_

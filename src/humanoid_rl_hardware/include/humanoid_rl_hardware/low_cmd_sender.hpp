@@ -1,5 +1,7 @@
-// The thread that sends LowCmd, so that the control loop never waits for the network.
-#pragma once
+#ifndef HUMANOID_RL_HARDWARE__LOW_CMD_SENDER_HPP_
+#define HUMANOID_RL_HARDWARE__LOW_CMD_SENDER_HPP_
+
+/// The thread that sends LowCmd, so that the control loop never waits for the network.
 
 #include <semaphore.h>
 
@@ -43,13 +45,13 @@ class LowCmdSender {
   using Publish = std::function<void(const LowCmd&)>;
 
   /// How long the control loop may be late before the thread takes over.
-  static constexpr std::chrono::milliseconds default_stall_timeout{50};
+  static constexpr std::chrono::milliseconds kStallTimeout{50};
 
   /// @param motors number of the robot's motors; the other slots stay zero.
   /// @param period nominal time between two orders.
   /// @param publish called in the sender's thread alone.
   LowCmdSender(std::size_t motors, std::chrono::nanoseconds period, Publish publish,
-               std::chrono::nanoseconds stall_timeout = default_stall_timeout);
+               std::chrono::nanoseconds stall_timeout = kStallTimeout);
   ~LowCmdSender();
   LowCmdSender(const LowCmdSender&) = delete;
   LowCmdSender& operator=(const LowCmdSender&) = delete;
@@ -57,7 +59,7 @@ class LowCmdSender {
   /// Hands an order over. Real-time safe; one thread at a time.
   void post(const WireOrder& order) noexcept;
 
-  /// Damps for `shutdown_time` when the wire is open, then is silent; orders that come meanwhile are dropped.
+  /// Damps for `kShutdownTime` when the wire is open, then is silent; orders that come meanwhile are dropped.
   /// Returns when the last command is out. Not for the control loop.
   void close();
 
@@ -98,3 +100,5 @@ class LowCmdSender {
 };
 
 }  // namespace humanoid_rl_hardware
+
+#endif  // HUMANOID_RL_HARDWARE__LOW_CMD_SENDER_HPP_

@@ -1,5 +1,7 @@
-// ros2_control hardware component: a humanoid that speaks unitree_hg (LowState, LowCmd) over DDS.
-#pragma once
+#ifndef HUMANOID_RL_HARDWARE__UNITREE_HG_SYSTEM_HPP_
+#define HUMANOID_RL_HARDWARE__UNITREE_HG_SYSTEM_HPP_
+
+/// ros2_control hardware component: a humanoid that speaks unitree_hg (LowState, LowCmd) over DDS.
 
 #include <array>
 #include <atomic>
@@ -141,3 +143,5 @@ class UnitreeHgSystem final : public hardware_interface::SystemInterface {
 };
 
 }  // namespace humanoid_rl_hardware
+
+#endif  // HUMANOID_RL_HARDWARE__UNITREE_HG_SYSTEM_HPP_
