@@ -30,27 +30,31 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
-def bring_up(context: LaunchContext) -> list[Any]:
-    """The host, on this machine alone."""
+def confine(context: LaunchContext) -> list[Any]:
+    """This machine alone."""
     chosen = context.launch_configurations
     check_domain_number(chosen["domain"])
+    return confined_to_this_machine(chosen["domain"])
+
+
+def bring_up(context: LaunchContext) -> list[Any]:
+    """The host."""
+    chosen = context.launch_configurations
     try:
         policy_period = float(chosen["policy_period"])
     except ValueError:
         raise UserError(f"policy_period:={chosen['policy_period']} is no number of seconds") from None
-    return [
-        *confined_to_this_machine(chosen["domain"]),
-        *host_actions(
-            choose_host(chosen["host"]),
-            robot=chosen["model"],
-            variant=chosen["variant"],
-            policy_period=policy_period,
-            activate=False,
-        ),
-    ]
+    return host_actions(
+        choose_host(chosen["host"]),
+        robot=chosen["model"],
+        variant=chosen["variant"],
+        policy_period=policy_period,
+        activate=False,
+    )
 
 
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
-        [refuse_unknown_arguments("host", ARGUMENTS), *ARGUMENTS, OpaqueFunction(function=bring_up)]
+        [refuse_unknown_arguments("host", ARGUMENTS), *ARGUMENTS]
+        + [OpaqueFunction(function=function) for function in (confine, bring_up)]
     )

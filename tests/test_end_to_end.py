@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from humanoid_rl.deployment import LaunchProcess, Recorder, bring_up, confined, run_deployment
 from humanoid_rl.drive import MINUTE, Tracking, drive
+from humanoid_rl.hosts import installed_hosts
 from humanoid_rl.operator_client import Operator, polled_qos
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot
@@ -115,12 +116,16 @@ class Deployment:
         return self.recorder.host is not None and self.recorder.host.state == state
 
 
+@pytest.fixture(params=installed_hosts())
+def host(request: pytest.FixtureRequest) -> str:
+    """Every test that deploys runs with every host that is installed."""
+    return request.param
+
+
 @pytest.fixture
-def deployment(standing_policy: Path, tmp_path: Path, domain: int) -> Iterator[Deployment]:
+def deployment(standing_policy: Path, tmp_path: Path, domain: int, host: str) -> Iterator[Deployment]:
     """A deployment whose robot stands free of the crane and whose policy runs."""
-    arguments = {
-        "policy": str(standing_policy), "viewer": "none", "auto_start": "false", "host": "embedded",
-    }  # fmt: skip
+    arguments = {"policy": str(standing_policy), "viewer": "none", "auto_start": "false", "host": host}
     with (
         confined(domain),
         LaunchProcess("deploy", arguments, tmp_path / "launch.log", domain) as launch,
@@ -157,11 +162,18 @@ def damping_after(wire: Wire, begin: float, limit: float) -> float:
 
 
 def test_robot_stands_up_runs_and_survives_a_push(
-    standing_policy: Path, baseline_policy: Path, tmp_path: Path, domain: int
+    standing_policy: Path, baseline_policy: Path, tmp_path: Path, domain: int, host: str
 ) -> None:
     push = GENTLE_PUSH if standing_policy == baseline_policy else SHIPPED_PUSH
     output = tmp_path / "deployment.json"
-    result = run_deployment(standing_policy, output, push=(push, 0.0), run_time=10.0, domain=domain)
+    result = run_deployment(
+        standing_policy,
+        output,
+        push=(push, 0.0),
+        run_time=10.0,
+        domain=domain,
+        launch_arguments={"host": host},
+    )
 
     assert result["survived"], result["failure"]
     assert result["left_behind"] == []
@@ -192,9 +204,9 @@ class StalledError(Exception):
     """The safety rules stopped a robot that was upright: the machine kept a loop from its deadline."""
 
 
-def drive_a_minute(log: Path, domain: int) -> Tracking:
+def drive_a_minute(log: Path, domain: int, host: str) -> Tracking:
     """One deployment of the walking policy, driven by the script. A fall fails the test."""
-    arguments = {"policy": "g1_walk", "viewer": "none", "auto_start": "false"}
+    arguments = {"policy": "g1_walk", "viewer": "none", "auto_start": "false", "host": host}
     with (
         confined(domain),
         LaunchProcess("deploy", arguments, log, domain) as launch,
@@ -220,11 +232,11 @@ def drive_a_minute(log: Path, domain: int) -> Tracking:
     return tracking
 
 
-def test_walking_policy_follows_a_minute_of_commands(tmp_path: Path, domain: int) -> None:
+def test_walking_policy_follows_a_minute_of_commands(tmp_path: Path, domain: int, host: str) -> None:
     """velocity-v1's limits, over ROS 2: twin, host and policy node in real time, every change of command included."""
     for attempts_left in reversed(range(DRIVES)):
         try:
-            tracking = drive_a_minute(tmp_path / f"launch_{attempts_left}.log", domain)
+            tracking = drive_a_minute(tmp_path / f"launch_{attempts_left}.log", domain, host)
             break
         except StalledError as stalled:
             print(f"again: {stalled}")
@@ -252,11 +264,12 @@ def test_killed_policy_node_means_damping_within_60_ms_and_ends_the_launch(deplo
     assert deployment.launch.members() == {}
 
 
-def test_the_command_path_uses_no_shared_memory(deployment: Deployment) -> None:
+def test_the_command_path_uses_no_shared_memory(deployment: Deployment, host: str) -> None:
     """With it, the host fell silent 0.5 s after three of four kills, and the robot got nothing at all."""
-    for executable in ("robot_twin", "embedded_host", "policy_node"):
+    talker = {"embedded": "embedded_host", "ros2_control": "ros2_control_node"}[host]
+    for executable in ("robot_twin", talker, "policy_node"):
         mapped = Path(f"/proc/{deployment.node_pid(executable)}/maps").read_text()
-        assert "python" in mapped and "/dev/shm/fast" not in mapped
+        assert "fastrtps" in mapped and "/dev/shm/fast" not in mapped
 
 
 def test_emergency_stop_damps_and_holds_until_reset(deployment: Deployment) -> None:

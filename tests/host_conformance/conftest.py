@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from domain_coordinator import domain_id
-from humanoid_rl.hosts import missing_for_ros2_control
+from humanoid_rl.hosts import installed_hosts
 from humanoid_rl_core.robot import RobotModel, load_robot
 from rclpy.context import Context
 
@@ -18,14 +18,15 @@ from .hosts import HOSTS, HostProcess
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--host", choices=sorted(HOSTS), help="host under conformance test (default: all installed)")
+    parser.addoption(
+        "--host", choices=sorted(HOSTS), help="host under conformance test (default: all installed)"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "host_kind" in metafunc.fixturenames:
         asked = metafunc.config.getoption("--host", default=None)
-        kinds = [asked] if asked else ["embedded", *(["ros2_control"] if not missing_for_ros2_control() else [])]
-        metafunc.parametrize("host_kind", kinds, scope="module")
+        metafunc.parametrize("host_kind", [asked] if asked else installed_hosts(), scope="module")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,9 +107,7 @@ def own_bench(
     _assert_wire_rules(bench)
 
 
-def _bench(
-    host_kind: str, context: Context, robot: RobotModel, domain: int, folder: Path
-) -> Bench:
+def _bench(host_kind: str, context: Context, robot: RobotModel, domain: int, folder: Path) -> Bench:
     def start() -> HostProcess:
         return HOSTS[host_kind](folder / "host.log", domain)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
+from humanoid_rl_core.dds_transport import keep_off_shared_memory
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import RobotModel, expand_xacro, load_robot
@@ -34,10 +36,17 @@ def missing_for_ros2_control() -> str:
     absent = [package for package in NEEDED if not installed(package)]
     if absent:
         names = " ".join(f"ros-$ROS_DISTRO-{name.replace('_', '-')}" for name in absent)
-        return f"{', '.join(absent)} not installed: apt install {names}, then make build, or take host:=embedded"
+        return (
+            f"{', '.join(absent)} not installed: apt install {names}, then make build, or take host:=embedded"
+        )
     if not Path(get_package_prefix("humanoid_rl_hardware"), PLUGINS).is_file():
         return "humanoid_rl_hardware was built without ros2_control: make clean build, or take host:=embedded"
     return ""
+
+
+def installed_hosts() -> list[str]:
+    """The hosts that can be chosen here."""
+    return ["embedded"] if missing_for_ros2_control() else ["embedded", "ros2_control"]
 
 
 def choose_host(host: str) -> str:
@@ -103,6 +112,15 @@ def control_description(robot: RobotModel, state_timeout: float, sender_priority
     )
 
 
+def _without_shared_memory() -> dict[str, str]:
+    """What a process that cannot do it by itself needs in its environment; humanoid_rl_core/dds_transport.py."""
+    import rclpy
+
+    environment = dict(os.environ)
+    keep_off_shared_memory(environment, rclpy.get_rmw_implementation_identifier())
+    return {name: value for name, value in environment.items() if os.environ.get(name) != value}
+
+
 def _ros2_control(robot: RobotModel, policy_period: float, activate: bool) -> list[Any]:
     """robot_state_publisher, controller manager, and the spawner that brings up the controllers."""
     from launch.actions import OpaqueFunction, RegisterEventHandler
@@ -122,7 +140,8 @@ def _ros2_control(robot: RobotModel, policy_period: float, activate: bool) -> li
             "robot_state_publisher", "robot_state_publisher", parameters={"robot_description": description}
         ),
         supervised_node(
-            "controller_manager", "ros2_control_node", parameter_files=[file], priority=HOST_PRIORITY
+            "controller_manager", "ros2_control_node", parameter_files=[file],
+            environment=_without_shared_memory(), priority=HOST_PRIORITY,
         ),
         supervised_node(
             "controller_manager",

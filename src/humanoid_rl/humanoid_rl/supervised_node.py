@@ -22,6 +22,7 @@ def supervised_node(
     parameters: dict[str, Any] | None = None,
     parameter_files: list[Path] | None = None,
     arguments: list[str] | None = None,
+    environment: dict[str, str] | None = None,
     grace: float = 0.0,
     may_finish: bool = False,
     once: bool = False,
@@ -37,6 +38,7 @@ def supervised_node(
         parameters: ROS parameters by name.
         parameter_files: YAML files of ROS parameters.
         arguments: further command line arguments.
+        environment: variables on top of the launch's own.
         grace: seconds between the end of this node and the end of the launch; the others go on meanwhile.
         may_finish: exit code 0 is the expected end and ends the launch well.
         once: exit code 0 is the expected end and the launch goes on.
@@ -68,6 +70,7 @@ def supervised_node(
         exec_name=executable,
         parameters=[*([parameters] if parameters else []), *map(str, parameter_files or [])],
         arguments=arguments or [],
+        additional_env=environment,
         output="screen",
         prefix=" ".join(prefix) or None,
         sigterm_timeout=str(patience),

@@ -48,13 +48,19 @@ def test_parameters_name_the_joints_in_motor_order_and_the_policys_period() -> N
     assert set(hosts.CONTROLLERS) == {name for name, value in manager.items() if isinstance(value, dict)}
 
 
-def test_auto_takes_ros2_control_where_it_is_and_a_missing_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_ros2_control_where_it_is_and_a_missing_one_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(hosts, "missing_for_ros2_control", lambda: "")
     assert hosts.choose_host("auto") == hosts.choose_host("ros2_control") == "ros2_control"
     assert hosts.choose_host("embedded") == "embedded"
-    monkeypatch.setattr(hosts, "missing_for_ros2_control", lambda: "controller_manager not installed: apt install it")
+    monkeypatch.setattr(
+        hosts, "missing_for_ros2_control", lambda: "controller_manager not installed: apt install it"
+    )
     assert hosts.choose_host("auto") == "embedded"
-    with pytest.raises(UserError, match="host:=ros2_control: controller_manager not installed: apt install it"):
+    with pytest.raises(
+        UserError, match="host:=ros2_control: controller_manager not installed: apt install it"
+    ):
         hosts.choose_host("ros2_control")
 
 
