@@ -36,6 +36,8 @@ std::string Cause::text() const {
       return stale_text("joint command", *this);
     case Kind::emergency_stop:
       return "emergency stop";
+    case Kind::control_loop_stall:
+      return "the control loop stood still";
     case Kind::deactivating:
       return "deactivating";
   }
@@ -106,6 +108,10 @@ Reply HostRules::reset(double state_age) noexcept {
   const Reply cleared = reply(true, Reply::Kind::cleared);
   fault_ = Cause{};
   return cleared;
+}
+
+void HostRules::report_stall() noexcept {
+  if (wire_open_) latch({Cause::Kind::control_loop_stall, 0.0, 0.0});
 }
 
 bool HostRules::receive_targets(double now) noexcept {

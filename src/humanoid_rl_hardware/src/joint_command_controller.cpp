@@ -21,19 +21,20 @@ namespace humanoid_rl_hardware {
 namespace {
 
 using controller_interface::CallbackReturn;
-using controller_interface::InterfaceConfiguration;
 using controller_interface::interface_configuration_type;
+using controller_interface::InterfaceConfiguration;
 using controller_interface::return_type;
 using diagnostic_msgs::msg::DiagnosticStatus;
 using humanoid_rl_interfaces::msg::HostStatus;
 using humanoid_rl_interfaces::msg::JointCommand;
 
-constexpr std::array<const char*, 5> kCommandNames{
-    hardware_interface::HW_IF_POSITION, hardware_interface::HW_IF_VELOCITY, hardware_interface::HW_IF_EFFORT, "kp", "kd"};
+constexpr std::array<const char*, 5> kCommandNames{hardware_interface::HW_IF_POSITION,
+                                                   hardware_interface::HW_IF_VELOCITY,
+                                                   hardware_interface::HW_IF_EFFORT, "kp", "kd"};
 constexpr std::array<const char*, 3> kMotorNames{"winding_temperature", "casing_temperature", "voltage"};
-constexpr std::array<const char*, 9> kLinkNames{"state_age",        "mode_machine",     "rejected_states",
-                                                "refusal",          "sent",             "stalls",
-                                                "period_error_p50", "period_error_p99", "period_error_max"};
+constexpr std::array<const char*, 9> kLinkNames{
+    "state_age", "mode_machine",     "rejected_states",  "refusal",         "sent",
+    "stalls",    "period_error_p50", "period_error_p99", "period_error_max"};
 constexpr std::chrono::milliseconds kStatusPeriod{100};
 constexpr double kDiagnosticsPeriod = 1.0;  // s
 /// s after activation within which the first LowState is expected; a robot that is on sends 500 a second.
@@ -112,7 +113,8 @@ CallbackReturn JointCommandController::on_configure(const rclcpp_lifecycle::Stat
                  kMotorSlots);
     return CallbackReturn::ERROR;
   }
-  for (const auto& [name, value] : {std::pair{"policy_period", policy_period}, {"state_timeout", state_timeout}}) {
+  for (const auto& [name, value] :
+       {std::pair{"policy_period", policy_period}, {"state_timeout", state_timeout}}) {
     if (!(value >= period_ && value <= 1.0)) {
       RCLCPP_ERROR(node->get_logger(), "parameter %s is %g s, expected %g to 1 s", name, value, period_);
       return CallbackReturn::ERROR;
@@ -160,8 +162,8 @@ void JointCommandController::serve(const std::string& name, std::function<Reply(
           response->success = reply.success;
           response->message = reply.message();
         }
-        // Answered after the command went out: who reads "damping" can rely on it. The cycle that runs now may have
-        // missed the request; the one after it has not.
+        // Answered after the command went out: who reads "damping" can rely on it. The cycle that runs now
+        // may have missed the request; the one after it has not.
         wait_for_cycles(2);
       },
       rclcpp::ServicesQoS(), services_group_));
@@ -210,15 +212,16 @@ CallbackReturn JointCommandController::on_cleanup(const rclcpp_lifecycle::State&
 
 void JointCommandController::receive(const JointCommand& message) {
   Arrival arrival;
-  const std::string refusal = joint_map_->targets(message.joint_names, message.position, message.velocity,
-                                                  message.effort, message.stiffness, message.damping, arrival.targets);
+  const std::string refusal =
+      joint_map_->targets(message.joint_names, message.position, message.velocity, message.effort,
+                          message.stiffness, message.damping, arrival.targets);
   if (!refusal.empty()) {
     {
       const std::lock_guard<std::mutex> lock(rules_mutex_);
       rules_->refuse_targets();
     }
-    RCLCPP_ERROR_THROTTLE(get_node()->get_logger(), *get_node()->get_clock(), 1000, "joint command refused: %s",
-                          refusal.c_str());
+    RCLCPP_ERROR_THROTTLE(get_node()->get_logger(), *get_node()->get_clock(), 1000,
+                          "joint command refused: %s", refusal.c_str());
     return;
   }
   arrival.time = now_s();
@@ -235,8 +238,9 @@ return_type JointCommandController::update(const rclcpp::Time&, const rclcpp::Du
     }
   };
   Link& link = snapshot_.link;
-  for (double* value : {&link.state_age, &link.mode_machine, &link.rejected_states, &link.refusal, &link.sent,
-                        &link.stalls, &link.period_error_p50, &link.period_error_p99, &link.period_error_max}) {
+  for (double* value :
+       {&link.state_age, &link.mode_machine, &link.rejected_states, &link.refusal, &link.sent, &link.stalls,
+        &link.period_error_p50, &link.period_error_p99, &link.period_error_max}) {
     take(*value);
   }
   for (std::size_t i = 0; i < joints_.size(); ++i) {
@@ -373,9 +377,10 @@ std::pair<std::uint8_t, std::string> JointCommandController::judgement(double no
     if (now - activated_at_ <= kStateDeadline) {
       return {DiagnosticStatus::WARN, "waiting for the first LowState"};
     }
-    const std::string reason = link.rejected_states > 0.0
-                                   ? "every one is refused; the log of the hardware says why"
-                                   : "none arrives on /lowstate; is the robot on, the network interface right?";
+    const std::string reason =
+        link.rejected_states > 0.0
+            ? "every one is refused; the log of the hardware says why"
+            : "none arrives on /lowstate; is the robot on, the network interface right?";
     return {DiagnosticStatus::ERROR, "no valid LowState within 5 s of activation: " + reason};
   }
   const std::size_t commanders = get_node()->count_publishers("/lowcmd");
@@ -394,4 +399,5 @@ std::pair<std::uint8_t, std::string> JointCommandController::judgement(double no
 
 }  // namespace humanoid_rl_hardware
 
-PLUGINLIB_EXPORT_CLASS(humanoid_rl_hardware::JointCommandController, controller_interface::ControllerInterface)
+PLUGINLIB_EXPORT_CLASS(humanoid_rl_hardware::JointCommandController,
+                       controller_interface::ControllerInterface)

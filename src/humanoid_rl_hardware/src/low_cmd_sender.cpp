@@ -16,7 +16,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds(Clock::time_point time) { return std::chrono::duration<double>(time.time_since_epoch()).count(); }
+double seconds(Clock::time_point time) {
+  return std::chrono::duration<double>(time.time_since_epoch()).count();
+}
 
 timespec as_timespec(Clock::time_point time) {
   const auto since_boot = time.time_since_epoch();
@@ -91,7 +93,8 @@ void LowCmdSender::run() {
         }
       }
       const std::uint8_t mode_machine = order.mode_machine;
-      orders_.read(order);  // what was ordered meanwhile must not be the first thing sent when this opens again
+      orders_.read(
+          order);  // what was ordered meanwhile must not be the first thing sent when this opens again
       order = WireOrder{};
       order.mode_machine = mode_machine;
       period_statistics_.pause();

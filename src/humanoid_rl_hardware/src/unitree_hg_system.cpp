@@ -20,8 +20,8 @@ using std::chrono::steady_clock;
 
 constexpr char kLinkName[] = "robot_link";
 constexpr std::chrono::milliseconds kStatisticsPeriod{100};
-/// The publisher outlives its last command: its goodbye travels on a socket of its own, and a receiver that reads it
-/// first throws away the commands it has not read yet.
+/// The publisher outlives its last command: its goodbye travels on a socket of its own, and a receiver that
+/// reads it first throws away the commands it has not read yet.
 constexpr std::chrono::milliseconds kLinger{100};
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
@@ -61,7 +61,8 @@ std::vector<std::uint8_t> mode_machines(const std::string& list) {
   std::size_t begin = 0;
   while (begin <= list.size()) {
     const std::size_t end = std::min(list.find(',', begin), list.size());
-    const std::unordered_map<std::string, std::string> entry{{"mode_machine", list.substr(begin, end - begin)}};
+    const std::unordered_map<std::string, std::string> entry{
+        {"mode_machine", list.substr(begin, end - begin)}};
     const double value = number(entry, "mode_machine", kNone);
     if (value < 0.0 || value > 255.0 || value != std::floor(value)) {
       throw std::invalid_argument("parameter mode_machine is '" + list + "', expected numbers from 0 to 255");
@@ -136,8 +137,8 @@ CallbackReturn UnitreeHgSystem::on_init(const hardware_interface::HardwareCompon
     const auto& parameters = info_.hardware_parameters;
     joints_ = info_.joints.size();
     if (joints_ == 0 || joints_ > kMotorSlots) {
-      throw std::invalid_argument("the ros2_control tag has " + std::to_string(joints_) + " joints, expected 1 to " +
-                                  std::to_string(kMotorSlots));
+      throw std::invalid_argument("the ros2_control tag has " + std::to_string(joints_) +
+                                  " joints, expected 1 to " + std::to_string(kMotorSlots));
     }
     if (info_.sensors.size() != 1) {
       throw std::invalid_argument("the ros2_control tag has " + std::to_string(info_.sensors.size()) +
@@ -154,15 +155,16 @@ CallbackReturn UnitreeHgSystem::on_init(const hardware_interface::HardwareCompon
     sender_priority_ = static_cast<int>(number(parameters, "sender_priority", 0.0));
     const std::string modes = text(parameters, "mode_machine", "");
     if (modes.empty()) {
-      throw std::invalid_argument("parameter mode_machine is missing: the machines this description is right for");
+      throw std::invalid_argument(
+          "parameter mode_machine is missing: the machines this description is right for");
     }
     check_ = std::make_unique<LowStateCheck>(mode_machines(modes), joints_);
 
     JointLimits limits;
     for (const auto& joint : info_.joints) {
       const auto found = info_.limits.find(joint.name);
-      if (found == info_.limits.end() || !found->second.has_position_limits || !found->second.has_velocity_limits ||
-          !found->second.has_effort_limits) {
+      if (found == info_.limits.end() || !found->second.has_position_limits ||
+          !found->second.has_velocity_limits || !found->second.has_effort_limits) {
         throw std::invalid_argument("joint '" + joint.name +
                                     "' has no position, velocity and effort limits in the URDF");
       }
@@ -243,7 +245,8 @@ void UnitreeHgSystem::connect() {
   publisher_ = node->create_publisher<unitree_hg::msg::LowCmd>(command_topic_, rclcpp::QoS(1).reliable());
 
   const auto period = std::chrono::nanoseconds(static_cast<std::int64_t>(1e9 / std::max(1u, info_.rw_rate)));
-  sender_ = std::make_unique<LowCmdSender>(joints_, period, [this](const LowCmd& command) { publish(command); });
+  sender_ =
+      std::make_unique<LowCmdSender>(joints_, period, [this](const LowCmd& command) { publish(command); });
   if (sender_priority_ > 0 && !sender_->set_priority(sender_priority_)) {
     RCLCPP_WARN(get_logger(), "sender_priority %d refused; raise the rtprio limit", sender_priority_);
   }
@@ -284,7 +287,8 @@ void UnitreeHgSystem::receive(const unitree_hg::msg::LowState& message) {
   if (const StateRefusal refusal = check_->check(received_)) {
     refusal_.store(static_cast<int>(refusal.reason), std::memory_order_relaxed);
     rejected_states_.store(check_->rejected(), std::memory_order_relaxed);
-    RCLCPP_ERROR_THROTTLE(get_logger(), *get_clock(), 1000, "LowState refused: %s", check_->text(refusal).c_str());
+    RCLCPP_ERROR_THROTTLE(get_logger(), *get_clock(), 1000, "LowState refused: %s",
+                          check_->text(refusal).c_str());
     return;
   }
   Sample sample;
@@ -300,7 +304,8 @@ void UnitreeHgSystem::publish(const LowCmd& command) {
   try {
     publisher_->publish(message_);
   } catch (const std::exception& error) {
-    // The context is gone, or the middleware refused: the next command is 2 ms away, or nothing can be sent at all.
+    // The context is gone, or the middleware refused: the next command is 2 ms away, or nothing can be sent
+    // at all.
     RCLCPP_ERROR_THROTTLE(get_logger(), *get_clock(), 1000, "LowCmd not sent: %s", error.what());
   }
 }
@@ -375,7 +380,9 @@ return_type UnitreeHgSystem::read(const rclcpp::Time&, const rclcpp::Duration&) 
   state_age_ = sample_.received == 0 ? std::numeric_limits<double>::infinity()
                                      : 1e-9 * static_cast<double>(now_ns() - sample_.received);
   // A handle that another thread reads at this moment keeps its value for one cycle.
-  const auto set = [this](const State& handle, double value) { std::ignore = set_state(handle, value, false); };
+  const auto set = [this](const State& handle, double value) {
+    std::ignore = set_state(handle, value, false);
+  };
   if (fresh) {
     for (std::size_t i = 0; i < joints_; ++i) {
       const MotorState& motor = sample_.motors[i];

@@ -39,7 +39,14 @@ enum class Output : std::uint8_t { silent, damping, follow };
 
 /// Why a host damps, as numbers; trivially copyable, so that it can be composed into text by another thread.
 struct Cause {
-  enum class Kind : std::uint8_t { none, stale_state, stale_command, emergency_stop, deactivating };
+  enum class Kind : std::uint8_t {
+    none,
+    stale_state,
+    stale_command,
+    emergency_stop,
+    control_loop_stall,
+    deactivating
+  };
 
   Kind kind{Kind::none};
   double age{0.0};    ///< s, of what was stale
@@ -101,6 +108,11 @@ class HostRules {
   ///
   /// \param state_age s since the last valid LowState arrived; inf when none did.
   Reply reset(double state_age) noexcept;
+
+  /// The control loop stood still for so long that something else damped in its place (H8). Latches.
+  ///
+  /// The embedded host has nothing that could: it is one loop.
+  void report_stall() noexcept;
 
   /// A valid joint command arrived.
   ///

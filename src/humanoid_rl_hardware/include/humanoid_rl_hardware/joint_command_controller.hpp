@@ -1,11 +1,12 @@
 #ifndef HUMANOID_RL_HARDWARE__JOINT_COMMAND_CONTROLLER_HPP_
 #define HUMANOID_RL_HARDWARE__JOINT_COMMAND_CONTROLLER_HPP_
 
-/// ros2_control controller: /joint_command to the command interfaces of UnitreeHgSystem, behind the rules of a host.
+/// ros2_control controller: /joint_command to the command interfaces of UnitreeHgSystem, behind the rules of
+/// a host.
 
+#include <array>
 #include <atomic>
 #include <cstdint>
-#include <array>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -34,10 +35,11 @@ namespace humanoid_rl_hardware {
 /// Reads  /joint_command; serves /host/{activate,deactivate,estop,reset}
 /// Writes /host/status, /motor_status, /diagnostics
 ///
-/// Parameters: joints (in motor order), policy_period s, state_timeout s, auto_activate, robot (a name for diagnostics).
+/// Parameters: joints (in motor order), policy_period s, state_timeout s, auto_activate, robot (a name for
+/// diagnostics).
 ///
-/// `update` neither allocates nor waits: commands arrive through a triple buffer, and where an operator's request holds
-/// the rules at that moment, the last output stands for one cycle.
+/// `update` neither allocates nor waits: commands arrive through a triple buffer, and where an operator's
+/// request holds the rules at that moment, the last output stands for one cycle.
 class JointCommandController final : public controller_interface::ControllerInterface {
  public:
   controller_interface::CallbackReturn on_init() override;
@@ -58,7 +60,8 @@ class JointCommandController final : public controller_interface::ControllerInte
   };
   /// The state interfaces `robot_link/*` in the order that they are claimed in.
   struct Link {
-    double state_age = 0.0, mode_machine = 0.0, rejected_states = 0.0, refusal = 0.0, sent = 0.0, stalls = 0.0;
+    double state_age = 0.0, mode_machine = 0.0, rejected_states = 0.0, refusal = 0.0, sent = 0.0,
+           stalls = 0.0;
     double period_error_p50 = 0.0, period_error_p99 = 0.0, period_error_max = 0.0;
   };
   struct Motor {

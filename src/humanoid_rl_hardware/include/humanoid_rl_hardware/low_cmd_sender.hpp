@@ -37,8 +37,8 @@ struct WireOrder {
 
 /// Seals and publishes the orders of a control loop in a thread of its own.
 ///
-/// `post` is for the real-time loop: it copies the order into a triple buffer and posts a semaphore; it neither
-/// allocates nor waits. A loop that stops posting while the wire is open is a crash (rule H8): after
+/// `post` is for the real-time loop: it copies the order into a triple buffer and posts a semaphore; it
+/// neither allocates nor waits. A loop that stops posting while the wire is open is a crash (rule H8): after
 /// `stall_timeout` the thread sends damping by itself, every period, until the next order.
 class LowCmdSender {
  public:
@@ -66,7 +66,8 @@ class LowCmdSender {
   /// Takes orders from now on; a new sender and one that was closed do not.
   void open() noexcept { closing_.store(false); }
 
-  /// Runs the thread under SCHED_FIFO with this priority (1 to 99). False where the system does not permit it.
+  /// Runs the thread under SCHED_FIFO with this priority (1 to 99). False where the system does not permit
+  /// it.
   bool set_priority(int priority) noexcept;
 
   /// LowCmd sent since construction.

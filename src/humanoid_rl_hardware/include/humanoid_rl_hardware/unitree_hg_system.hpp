@@ -33,20 +33,22 @@ namespace humanoid_rl_hardware {
 /// See docs/ros2_control.md. Joints stand in the URDF's ros2_control tag in motor order.
 ///
 /// Interfaces:
-///   joint    state    position rad, velocity rad/s, effort Nm, winding_temperature and casing_temperature degrees
+///   joint    state    position rad, velocity rad/s, effort Nm, winding_temperature and casing_temperature
+///   degrees
 ///                     Celsius, voltage V
 ///            command  position rad, velocity rad/s, effort Nm (feed-forward), kp Nm/rad, kd Nm s/rad
 ///   sensor   orientation.{x,y,z,w}, angular_velocity.{x,y,z} rad/s, linear_acceleration.{x,y,z} m/s^2
-///   gpio     robot_link: what the wire does and how it is. Command `mode`: 0 silent, 1 damping, 2 follow the joints'
+///   gpio     robot_link: what the wire does and how it is. Command `mode`: 0 silent, 1 damping, 2 follow the
+///   joints'
 ///            commands; NaN: nobody commands. States: see `LinkState`.
 ///
 /// Rules, whatever controller runs: nothing is sent before a valid LowState (H1); a LowState older than
 /// `state_timeout` means damping (H4); targets pass the torque limiter (H6); a command that is not finite, a
-/// controller that goes away, deactivation, an error, shutdown and a stalled control loop mean damping (H8). What
-/// latches, and when it is released, is the controller's part.
+/// controller that goes away, deactivation, an error, shutdown and a stalled control loop mean damping (H8).
+/// What latches, and when it is released, is the controller's part.
 ///
-/// `read` and `write` neither allocate nor wait: LowState comes from a thread of its own through a triple buffer, LowCmd
-/// leaves through `LowCmdSender`.
+/// `read` and `write` neither allocate nor wait: LowState comes from a thread of its own through a triple
+/// buffer, LowCmd leaves through `LowCmdSender`.
 class UnitreeHgSystem final : public hardware_interface::SystemInterface {
  public:
   ~UnitreeHgSystem() override;
@@ -61,7 +63,8 @@ class UnitreeHgSystem final : public hardware_interface::SystemInterface {
   hardware_interface::CallbackReturn on_error(const rclcpp_lifecycle::State& previous) override;
 
   hardware_interface::return_type perform_command_mode_switch(
-      const std::vector<std::string>& start_interfaces, const std::vector<std::string>& stop_interfaces) override;
+      const std::vector<std::string>& start_interfaces,
+      const std::vector<std::string>& stop_interfaces) override;
   hardware_interface::return_type read(const rclcpp::Time& time, const rclcpp::Duration& period) override;
   hardware_interface::return_type write(const rclcpp::Time& time, const rclcpp::Duration& period) override;
 

@@ -1,11 +1,11 @@
-#include "humanoid_rl_hardware/low_cmd_sender.hpp"
-
 #include <gtest/gtest.h>
 
 #include <chrono>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "humanoid_rl_hardware/low_cmd_sender.hpp"
 
 namespace humanoid_rl_hardware {
 namespace {
@@ -41,7 +41,8 @@ class LowCmdSenderTest : public testing::Test {
     sender_.post(order);
   }
   void post_for(std::chrono::milliseconds duration, WireMode mode) {
-    for (const auto end = Clock::now() + duration; Clock::now() < end; std::this_thread::sleep_for(2ms)) post(mode);
+    for (const auto end = Clock::now() + duration; Clock::now() < end; std::this_thread::sleep_for(2ms))
+      post(mode);
   }
 
   std::mutex mutex_;
@@ -106,7 +107,9 @@ TEST_F(LowCmdSenderTest, ClosingAnOpenWireDampsForATenthOfASecondAndThenIsSilent
   EXPECT_GT(commands.back().time - begin, 90ms);
   std::size_t damping = 0;
   for (const auto& command : commands) {
-    if (command.time > begin + 2ms) EXPECT_TRUE(command.damping());
+    if (command.time > begin + 2ms) {
+      EXPECT_TRUE(command.damping());
+    }
     damping += command.damping();
   }
   EXPECT_GE(damping, 45u);
@@ -140,7 +143,9 @@ TEST(LowCmdSender, ADestroyedSenderLeavesDamping) {
   }
   ASSERT_GT(sent.size(), 45u);
   EXPECT_EQ(sent.front().motor_cmd[0].kp, 20.0F);
-  for (std::size_t i = sent.size() - 40; i < sent.size(); ++i) EXPECT_EQ(sent[i].motor_cmd[0].kp, 0.0F);
+  for (std::size_t i = sent.size() - 40; i < sent.size(); ++i) {
+    EXPECT_EQ(sent[i].motor_cmd[0].kp, 0.0F);
+  }
 }
 
 }  // namespace

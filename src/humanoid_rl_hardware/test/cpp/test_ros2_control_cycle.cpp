@@ -1,11 +1,10 @@
-/// The control loop of ros2_control on UnitreeHgSystem and JointCommandController, with a robot on the other side of
-/// DDS: what a cycle does, and that it neither allocates nor waits for a lock.
-///
-/// HUMANOID_RL_TEST_URDF names the URDF with its ros2_control tag.
+/// The control loop of ros2_control on UnitreeHgSystem and JointCommandController, with a robot on the other
+/// side of DDS: what a cycle does, and that it neither allocates nor waits for a lock.
 
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -94,10 +93,8 @@ using namespace std::chrono_literals;
 using hardware_interface::CallbackReturn;
 
 std::string urdf() {
-  const char* path = std::getenv("HUMANOID_RL_TEST_URDF");
-  if (path == nullptr) throw std::runtime_error("HUMANOID_RL_TEST_URDF is not set");
   std::stringstream text;
-  text << std::ifstream(path).rdbuf();
+  text << std::ifstream(TEST_URDF).rdbuf();
   return text.str();
 }
 
@@ -162,12 +159,18 @@ class Robot {
 };
 
 bool damping(const unitree_hg::msg::LowCmd& command) {
-  return command.motor_cmd[0].kp == 0.0F && command.motor_cmd[0].kd == kDampingKd && command.motor_cmd[0].mode == 1;
+  return command.motor_cmd[0].kp == 0.0F && command.motor_cmd[0].kd == kDampingKd &&
+         command.motor_cmd[0].mode == 1;
 }
 
 class Cycle : public testing::Test {
  protected:
-  static void SetUpTestSuite() { rclcpp::init(0, nullptr); }
+  static void SetUpTestSuite() {
+    // Never with another robot or test.
+    setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST", 1);
+    setenv("ROS_DOMAIN_ID", std::to_string(60 + getpid() % 40).c_str(), 0);
+    rclcpp::init(0, nullptr);
+  }
   static void TearDownTestSuite() { rclcpp::shutdown(); }
 
   void SetUp() override {
@@ -207,8 +210,8 @@ class Cycle : public testing::Test {
   void set_mode(double mode) { ASSERT_TRUE(command("robot_link/mode").set_value(mode, true)); }
   void set_targets(double position) {
     for (const auto& joint : joints_) {
-      for (const auto& [name, value] : {std::pair{"position", position}, {"velocity", 0.0}, {"effort", 0.0},
-                                        {"kp", 20.0}, {"kd", 1.0}}) {
+      for (const auto& [name, value] :
+           {std::pair{"position", position}, {"velocity", 0.0}, {"effort", 0.0}, {"kp", 20.0}, {"kd", 1.0}}) {
         ASSERT_TRUE(command(joint + "/" + name).set_value(value, true));
       }
     }
@@ -221,7 +224,8 @@ class Cycle : public testing::Test {
     std::this_thread::sleep_for(2ms);
   }
   void run(std::chrono::milliseconds duration) {
-    for (auto end = std::chrono::steady_clock::now() + duration; std::chrono::steady_clock::now() < end;) cycle();
+    for (auto end = std::chrono::steady_clock::now() + duration; std::chrono::steady_clock::now() < end;)
+      cycle();
   }
   void run_until(const std::function<bool()>& done) {
     for (int i = 0; i < 2500; ++i) {
@@ -292,7 +296,9 @@ TEST_F(Cycle, TargetsAreFollowedAndOneThatIsNotFiniteMeansDamping) {
   run(100ms);
   const auto commands = robot.commands();
   ASSERT_GT(commands.size(), 10u);
-  for (const auto& sent : commands) EXPECT_TRUE(damping(sent));
+  for (const auto& sent : commands) {
+    EXPECT_TRUE(damping(sent));
+  }
 }
 
 TEST_F(Cycle, AStateThatStopsMeansDamping) {
@@ -306,7 +312,9 @@ TEST_F(Cycle, AStateThatStopsMeansDamping) {
   run(100ms);
   const auto commands = robot.commands();
   ASSERT_GT(commands.size(), 10u);
-  for (const auto& sent : commands) EXPECT_TRUE(damping(sent));
+  for (const auto& sent : commands) {
+    EXPECT_TRUE(damping(sent));
+  }
 }
 
 TEST_F(Cycle, AControllerThatGoesAwayLeavesDamping) {
@@ -319,7 +327,9 @@ TEST_F(Cycle, AControllerThatGoesAwayLeavesDamping) {
   robot.forget();
   run(100ms);
   ASSERT_GT(robot.commands().size(), 10u);
-  for (const auto& sent : robot.commands()) EXPECT_TRUE(damping(sent));
+  for (const auto& sent : robot.commands()) {
+    EXPECT_TRUE(damping(sent));
+  }
 }
 
 TEST_F(Cycle, AControlLoopThatStopsMeansDamping) {
@@ -343,7 +353,9 @@ TEST_F(Cycle, DeactivationAndShutdownEndInDampingThenSilence) {
   std::this_thread::sleep_for(100ms);
   const auto commands = robot.commands();
   ASSERT_GT(commands.size(), 40u);
-  for (std::size_t i = commands.size() - 20; i < commands.size(); ++i) EXPECT_TRUE(damping(commands[i]));
+  for (std::size_t i = commands.size() - 20; i < commands.size(); ++i) {
+    EXPECT_TRUE(damping(commands[i]));
+  }
   std::this_thread::sleep_for(100ms);
   EXPECT_EQ(robot.commands().size(), commands.size());
   ASSERT_EQ(system_->on_shutdown({}), CallbackReturn::SUCCESS);
@@ -353,8 +365,8 @@ TEST_F(Cycle, ACycleNeitherAllocatesNorWaits) {
   Robot robot(5);
   start_controller();
   auto operator_node = std::make_shared<rclcpp::Node>("policy");
-  const auto publisher =
-      operator_node->create_publisher<humanoid_rl_interfaces::msg::JointCommand>("/joint_command", rclcpp::QoS(1));
+  const auto publisher = operator_node->create_publisher<humanoid_rl_interfaces::msg::JointCommand>(
+      "/joint_command", rclcpp::QoS(1));
   humanoid_rl_interfaces::msg::JointCommand message;
   message.joint_names = joints_;
   message.position.assign(joints_.size(), 0.1);
@@ -396,7 +408,9 @@ TEST_F(Cycle, ACycleNeitherAllocatesNorWaits) {
 
   // The counters do count.
   watching = true;
-  { const std::vector<int> memory(100, 1); }
+  {
+    const std::vector<int> memory(100, 1);
+  }
   watching = false;
   EXPECT_EQ(allocations.load(), 2);
 
