@@ -15,13 +15,14 @@ DEMO_NAME ?= demo
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+CLANG_FORMAT := find src -name '*.[ch]pp' -exec $(VENV)/bin/clang-format
 
 .PHONY: help demo test lint format bench build lock clean distclean
 
 help:
 	@echo "make demo    install, build, train, export, deploy in simulation, write runs/$(DEMO_NAME)/report.html"
 	@echo "make test    install, build, run every test"
-	@echo "make lint    ruff, mypy"
+	@echo "make lint    ruff, clang-format, mypy"
 	@echo "make bench   print the benchmark figures (BENCH_ARGS='--only simulator --seconds 5')"
 	@echo "make lock    pin anew every version of requirements/*.txt"
 	@echo "make clean   remove build outputs; distclean removes the environment too"
@@ -34,16 +35,18 @@ test: build $(VENV)/.dev
 	@source tools/environment.sh
 	command -v chromium google-chrome google-chrome-stable >/dev/null || tools/install_apt.sh --if-offered chromium
 	ruff check . && ruff format --check .
+	$(CLANG_FORMAT) --dry-run -Werror {} +
 	mypy
 	python -m pytest $(TEST_ARGS)
 
 lint: build $(VENV)/.dev
 	@source tools/environment.sh
 	ruff check . && ruff format --check .
+	$(CLANG_FORMAT) --dry-run -Werror {} +
 	mypy
 
 format: $(VENV)/.dev
-	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format . ; $(CLANG_FORMAT) -i {} +
 
 bench: build
 	@source tools/environment.sh

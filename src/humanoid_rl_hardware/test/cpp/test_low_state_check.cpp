@@ -38,6 +38,11 @@ TEST_F(LowStateCheckTest, TakesAStateOneCanControlOn) {
   EXPECT_EQ(check_.rejected(), 0U);
 }
 
+TEST_F(LowStateCheckTest, TakesAFirstStateWhateverItsTick) {
+  state_.tick = 0;
+  EXPECT_EQ(sealed_check(), "");
+}
+
 TEST_F(LowStateCheckTest, RefusesWithTheReason) {
   EXPECT_EQ(check(), "wrong CRC");
   state_.mode_machine = 9;

@@ -92,6 +92,8 @@ namespace {
 using namespace std::chrono_literals;
 using hardware_interface::CallbackReturn;
 
+const rclcpp_lifecycle::State kAnyState;
+
 std::string urdf() {
   std::stringstream text;
   text << std::ifstream(TEST_URDF).rdbuf();
@@ -184,8 +186,8 @@ class Cycle : public testing::Test {
     ASSERT_EQ(system_->init(params), CallbackReturn::SUCCESS);
     states_ = system_->on_export_state_interfaces();
     commands_ = system_->on_export_command_interfaces();
-    ASSERT_EQ(system_->on_configure({}), CallbackReturn::SUCCESS);
-    ASSERT_EQ(system_->on_activate({}), CallbackReturn::SUCCESS);
+    ASSERT_EQ(system_->on_configure(kAnyState), CallbackReturn::SUCCESS);
+    ASSERT_EQ(system_->on_activate(kAnyState), CallbackReturn::SUCCESS);
     for (const auto& joint : params.hardware_info.joints) joints_.push_back(joint.name);
   }
 
@@ -249,19 +251,19 @@ class Cycle : public testing::Test {
     std::vector<hardware_interface::LoanedCommandInterface> commands;
     for (const auto& name : controller_->command_interface_configuration().names) {
       for (const auto& interface : commands_) {
-        if (interface->get_name() == name) commands.emplace_back(interface);
+        if (interface->get_name() == name) commands.emplace_back(interface, [] {});
       }
     }
     std::vector<hardware_interface::LoanedStateInterface> states;
     for (const auto& name : controller_->state_interface_configuration().names) {
       for (const auto& interface : states_) {
-        if (interface->get_name() == name) states.emplace_back(interface);
+        if (interface->get_name() == name) states.emplace_back(interface, [] {});
       }
     }
     ASSERT_EQ(commands.size(), 5 * joints_.size() + 1);
     ASSERT_EQ(states.size(), 3 * joints_.size() + 9);
     controller_->assign_interfaces(std::move(commands), std::move(states));
-    ASSERT_EQ(controller_->on_activate({}), CallbackReturn::SUCCESS);
+    ASSERT_EQ(controller_->on_activate(kAnyState), CallbackReturn::SUCCESS);
   }
 
   std::shared_ptr<rclcpp::Executor> executor_;
@@ -349,7 +351,7 @@ TEST_F(Cycle, DeactivationAndShutdownEndInDampingThenSilence) {
   set_mode(2.0);
   set_targets(0.1);
   run_until([&] { return robot.commands().size() > 20; });
-  ASSERT_EQ(system_->on_deactivate({}), CallbackReturn::SUCCESS);
+  ASSERT_EQ(system_->on_deactivate(kAnyState), CallbackReturn::SUCCESS);
   std::this_thread::sleep_for(100ms);
   const auto commands = robot.commands();
   ASSERT_GT(commands.size(), 40u);
@@ -358,7 +360,7 @@ TEST_F(Cycle, DeactivationAndShutdownEndInDampingThenSilence) {
   }
   std::this_thread::sleep_for(100ms);
   EXPECT_EQ(robot.commands().size(), commands.size());
-  ASSERT_EQ(system_->on_shutdown({}), CallbackReturn::SUCCESS);
+  ASSERT_EQ(system_->on_shutdown(kAnyState), CallbackReturn::SUCCESS);
 }
 
 TEST_F(Cycle, ACycleNeitherAllocatesNorWaits) {
