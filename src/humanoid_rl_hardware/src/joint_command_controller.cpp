@@ -151,11 +151,6 @@ void JointCommandController::serve(const std::string& name, std::function<Reply(
       "/host/" + name,
       [this, request = std::move(request)](const std::shared_ptr<Trigger::Request>&,
                                            const std::shared_ptr<Trigger::Response>& response) {
-        if (!active_.load()) {
-          response->success = false;
-          response->message = "the joint command controller is not active";
-          return;
-        }
         {
           const std::lock_guard<std::mutex> lock(rules_mutex_);
           const Reply reply = request();

@@ -35,6 +35,9 @@ namespace humanoid_rl_hardware {
 /// Reads  /joint_command; serves /host/{activate,deactivate,estop,reset}
 /// Writes /host/status, /motor_status, /diagnostics
 ///
+/// Requests are taken from the moment the controller is configured: an e-stop latches before it is active
+/// too.
+///
 /// Parameters: joints (in motor order), policy_period s, state_timeout s, auto_activate, robot (a name for
 /// diagnostics).
 ///

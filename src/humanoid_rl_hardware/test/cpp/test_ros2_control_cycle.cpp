@@ -237,6 +237,15 @@ class Cycle : public testing::Test {
     FAIL() << "not within 5 s";
   }
 
+  /// Damping is all that is sent from now on.
+  void expect_damping(Robot& robot) {
+    robot.forget();
+    run_until([&] { return robot.commands().size() > 20; });
+    for (const auto& sent : robot.commands()) {
+      EXPECT_TRUE(damping(sent));
+    }
+  }
+
   void start_controller() {
     controller_ = std::make_unique<JointCommandController>();
     controller_interface::ControllerInterfaceParams params;
@@ -294,13 +303,7 @@ TEST_F(Cycle, TargetsAreFollowedAndOneThatIsNotFiniteMeansDamping) {
   EXPECT_EQ(robot.commands().back().motor_cmd[0].kp, 20.0F);
   ASSERT_TRUE(command(joints_[7] + "/velocity").set_value(std::nan(""), true));
   run(100ms);
-  robot.forget();
-  run(100ms);
-  const auto commands = robot.commands();
-  ASSERT_GT(commands.size(), 10u);
-  for (const auto& sent : commands) {
-    EXPECT_TRUE(damping(sent));
-  }
+  expect_damping(robot);
 }
 
 TEST_F(Cycle, AStateThatStopsMeansDamping) {
@@ -310,13 +313,7 @@ TEST_F(Cycle, AStateThatStopsMeansDamping) {
   run_until([&] { return robot.commands().size() > 20; });
   robot.silence(true);
   run(150ms);
-  robot.forget();
-  run(100ms);
-  const auto commands = robot.commands();
-  ASSERT_GT(commands.size(), 10u);
-  for (const auto& sent : commands) {
-    EXPECT_TRUE(damping(sent));
-  }
+  expect_damping(robot);
 }
 
 TEST_F(Cycle, AControllerThatGoesAwayLeavesDamping) {
@@ -326,12 +323,7 @@ TEST_F(Cycle, AControllerThatGoesAwayLeavesDamping) {
   run_until([&] { return robot.commands().size() > 20; });
   system_->perform_command_mode_switch({}, {"robot_link/mode"});
   run(100ms);
-  robot.forget();
-  run(100ms);
-  ASSERT_GT(robot.commands().size(), 10u);
-  for (const auto& sent : robot.commands()) {
-    EXPECT_TRUE(damping(sent));
-  }
+  expect_damping(robot);
 }
 
 TEST_F(Cycle, AControlLoopThatStopsMeansDamping) {
