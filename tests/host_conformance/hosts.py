@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -52,6 +53,12 @@ class HostProcess(ABC):
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+
+    def suspend(self, duration: float) -> None:
+        """Stops the host's process, all threads of it, and lets it go on ``duration`` s later."""
+        self._process.send_signal(signal.SIGSTOP)
+        time.sleep(duration)
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Ends the host, whatever it is doing."""
