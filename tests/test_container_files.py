@@ -18,7 +18,9 @@ DOCKERFILES = sorted(path for path in (ROOT / "docker").glob("*ockerfile"))
 
 def printed(*words: str | Path) -> str:
     """What a linter says, "" when it finds nothing."""
-    done = subprocess.run([*map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
