@@ -56,6 +56,7 @@ from rclpy.subscription import Subscription
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Imu, JointState, Joy
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
 
 from humanoid_rl_inference import guard
 from humanoid_rl_inference.command_codec import JointCommandEncoder
@@ -71,6 +72,7 @@ from humanoid_rl_inference.sensor_codec import (
     motor_temperatures,
 )
 from humanoid_rl_inference.state_machine import Event, State
+from humanoid_rl_inference.status_markers import status_markers
 from humanoid_rl_inference.tick_statistics import TickStatistics
 from humanoid_rl_inference.velocity_command import command_indices
 from humanoid_rl_interfaces.msg import HostStatus, JointCommand, MotorStatus, PolicyStatus
@@ -92,6 +94,7 @@ PARAMETERS: dict[str, Parameter] = {
 KINDS = {bool: "true or false", int: "a whole number", str: "text"}
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+MARKERS_PERIOD = 0.1  # s, while somebody listens
 LOG_INTERVAL = 1.0  # s between two messages about the same kind of trouble
 REPLY_TIMEOUT = 1.0  # s; 50 ticks at 50 Hz: a loop that has not answered by then is gone
 HOST_STATUS_AGE = 1.0  # s; 10 messages of 10 Hz: an older one says nothing about the host any more
@@ -158,6 +161,7 @@ class PolicyNode(Node):
         providers = providers_named(str(values["provider"]))
         policy = OnnxPolicy(find_policy(str(values["policy"])), robot, providers)
         contract = policy.contract
+        self._command_names = tuple(contract.command_names)
         self._command_indices = command_indices(contract.command_names)
 
         self.robot: RobotModel = robot
@@ -220,7 +224,9 @@ class PolicyNode(Node):
         self._host_reset = self.create_client(Trigger, "/host/reset")
         for event in (Event.STAND, Event.START, Event.STOP, Event.ESTOP, Event.RESET):
             self.create_service(Trigger, f"/policy/{event.value}", self._service(event))
+        self._markers_publisher = self.create_publisher(MarkerArray, "/policy/markers", NEWEST)
         self.create_timer(1.0, self._publish_diagnostics)
+        self.create_timer(MARKERS_PERIOD, self._publish_markers)
 
     # ------------------------------------------------------------------ executor thread: what comes in
 
@@ -302,6 +308,21 @@ class PolicyNode(Node):
             self._ask(event, f"{event.value} button")
         if wish.command is not None:
             self.command = (wish.command, time.monotonic())
+
+    def _publish_markers(self) -> None:
+        if not self._markers_publisher.get_subscription_count():
+            return
+        controller = self.controller
+        notes = [controller.cause, self.sensors.host_fault]
+        self._markers_publisher.publish(
+            status_markers(
+                self.robot.base_link,
+                controller.state,
+                notes,
+                self._command_names,
+                controller.command.tolist(),
+            )
+        )
 
     def _publish_diagnostics(self) -> None:
         controller, statistics = self.controller, self.statistics

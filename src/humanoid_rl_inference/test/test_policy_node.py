@@ -23,6 +23,7 @@ from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Imu, JointState, Joy
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
 
 from humanoid_rl_inference import policy_node
 from humanoid_rl_interfaces.msg import HostStatus, JointCommand, MotorStatus, PolicyStatus
@@ -421,6 +422,15 @@ def test_estop_damps_tells_the_host_and_needs_a_reset(running: Robot) -> None:
     running.wait("damping", running.damped)
     running.wait("the host's e-stop", lambda: running.calls == ["estop"])
     assert not running.call("stand").success
+
+
+def test_rviz_is_shown_the_state_while_it_listens(running: Robot) -> None:
+    shown: list[MarkerArray] = []
+    subscription = running.node.create_subscription(MarkerArray, "/policy/markers", shown.append, NEWEST)
+    running.wait("markers", lambda: bool(shown))
+    assert shown[-1].markers[0].text.startswith("RUNNING\n")
+    assert shown[-1].markers[0].header.frame_id == running.model.base_link
+    running.node.destroy_subscription(subscription)
 
 
 def test_stand_is_refused_without_fresh_sensors(idle: Robot) -> None:
