@@ -224,7 +224,7 @@ class PolicyNode(Node):
         self._host_reset = self.create_client(Trigger, "/host/reset")
         for event in (Event.STAND, Event.START, Event.STOP, Event.ESTOP, Event.RESET):
             self.create_service(Trigger, f"/policy/{event.value}", self._service(event))
-        self._markers_publisher = self.create_publisher(MarkerArray, "/policy/markers", NEWEST)
+        self._markers_publisher = self.create_publisher(MarkerArray, "/policy/markers", 1)
         self.create_timer(1.0, self._publish_diagnostics)
         self.create_timer(MARKERS_PERIOD, self._publish_markers)
 
