@@ -18,7 +18,6 @@ import numpy as np
 import rclpy
 import torch
 from humanoid_rl.deployment import run_deployment
-from humanoid_rl.launching import ahead_of_others
 from humanoid_rl_core.export import export_policy
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import load_robot
@@ -90,7 +89,9 @@ class Wire:
             )
         }
         self._stamps: dict[str, list[int]] = {topic: [] for topic in self._subscriptions}
+        self._numbers: dict[str, list[int]] = {topic: [] for topic in self._subscriptions}
         self._misses: dict[str, list[int]] = {topic: [] for topic in self._subscriptions}
+        self._cycles: list[int] = []
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
@@ -103,8 +104,11 @@ class Wire:
                     while taken := subscription.handle.take_message(subscription.msg_type, raw):
                         message, info = taken
                         self._stamps[topic].append(info["source_timestamp"])
+                        self._numbers[topic].append(info["publication_sequence_number"])
                         if not raw:
                             self._misses[topic].append(message.deadline_misses)
+                        if topic == "/host/status":
+                            self._cycles.append(message.cycles)
 
     def stop(self) -> dict[str, Any]:
         """End listening. Returns the figures, s."""
@@ -113,27 +117,41 @@ class Wire:
             self._thread.join()
             self._node.destroy_node()
             self._context.try_shutdown()
+        heard = [
+            (np.array(self._stamps[topic]), np.array(self._numbers[topic]))
+            for topic in ("/lowstate", "/lowcmd")
+        ]
         return {
-            **wire_figures(*(np.array(self._stamps[topic]) for topic in ("/lowstate", "/lowcmd"))),
+            **wire_figures(*heard),
+            "low_cmds_sent": _increase(self._cycles),
             "host_deadline_misses": _increase(self._misses["/host/status"]),
             "policy_ticks": len(self._stamps["/policy/status"]),
             "policy_deadline_misses": _increase(self._misses["/policy/status"]),
         }
 
 
-def wire_figures(states: np.ndarray, commands: np.ndarray) -> dict[str, Any]:
+def wire_figures(
+    states: tuple[np.ndarray, np.ndarray], commands: tuple[np.ndarray, np.ndarray]
+) -> dict[str, Any]:
     """Period of LowCmd, and the age of the newest LowState when it left; s.
 
+    What a busy listener did not hear shows as a gap in the writer's numbering and is left out: it was sent in time.
+
     Args:
-        states: [n] ns, when each LowState was published.
-        commands: [k] ns, when each LowCmd was.
+        states: of each LowState heard, [n] ns when it was published, [n] its number.
+        commands: the same of each LowCmd, [k].
     """
-    newest = np.searchsorted(states, commands, side="right") - 1
-    seen = newest >= 0
+    state_times, state_numbers = states
+    times, numbers = commands
+    following = np.diff(numbers) == 1
+    newest = np.searchsorted(state_times, times, side="right") - 1
+    # The one after it was heard too, so that no newer one was missed.
+    seen = (newest >= 0) & (newest < state_times.size - 1)
+    seen[seen] = np.diff(state_numbers)[newest[seen]] == 1
     return {
-        "low_cmds": commands.size,
-        "low_cmd_period_error_s": percentiles(np.abs(1e-9 * np.diff(commands) - PERIOD)),
-        "low_state_to_low_cmd_s": percentiles(1e-9 * (commands[seen] - states[newest[seen]])),
+        "low_cmds": times.size,
+        "low_cmd_period_error_s": percentiles(np.abs(1e-9 * np.diff(times)[following] - PERIOD)),
+        "low_state_to_low_cmd_s": percentiles(1e-9 * (times[seen] - state_times[newest[seen]])),
     }
 
 
@@ -158,7 +176,7 @@ def measure(seconds: float, launch_arguments: dict[str, str] | None = None) -> d
         print(f"  {line}", file=sys.stderr)
         if line.startswith("running"):
             script = Path(__file__).with_name("sleep_loop.py")
-            words = [*ahead_of_others(HOST_PRIORITY), sys.executable, str(script), str(seconds)]
+            words = [sys.executable, str(script), str(seconds), str(HOST_PRIORITY)]
             loop = subprocess.Popen(words, stdout=subprocess.PIPE)
             wire = Wire()
         elif line.startswith("push") and wire is not None:
@@ -208,11 +226,15 @@ def lines(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("policy", f"{result['policy']}, {result['ticks']} ticks"),
         ("tick, state in to command out", milliseconds(result["tick_latency_s"])),
         ("policy 50 Hz period error", milliseconds(result["tick_period_error_s"])),
+        (
+            "LowCmd heard / sent",
+            f"{result['low_cmds']} / {result['low_cmds_sent']}",
+        ),
         ("LowCmd 500 Hz period error", milliseconds(host)),
         ("bare 500 Hz loop period error", milliseconds(bare)),
         ("LowCmd / bare loop", " / ".join(f"{host[key] / bare[key]:.2f}" for key in host) + " p50/p99/max"),
         ("newest LowState to LowCmd", milliseconds(result["low_state_to_low_cmd_s"])),
-        ("missed deadlines, host", f"{result['host_deadline_misses']} of {result['low_cmds']} cycles"),
+        ("missed deadlines, host", f"{result['host_deadline_misses']} of {result['low_cmds_sent']} cycles"),
         ("missed deadlines, policy", f"{result['policy_deadline_misses']} of {result['policy_ticks']} ticks"),
         ("lowest real-time factor", f"{result['real_time_factor_min']:.3f}"),
         ("robot", "stayed up" if result["survived"] else "did not stay up"),
