@@ -1,5 +1,9 @@
 """The benchmarks of this workspace: `make bench`, or `python benchmarks/run.py --only simulator`.
 
+    python benchmarks/run.py --only deployment --seconds 300 host:=ros2_control
+
+Arguments of the form key:=value are those of deploy.launch.py.
+
 Ratios are taken within one run, so that they hold on any machine; absolute figures belong to the machine and
 its load, both of which are printed.
 """
@@ -15,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from humanoid_rl.launching import check_arguments, declared_arguments, launch_file, split_arguments
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_sim.learning.evaluation import write_json
 
@@ -45,16 +50,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, nargs="?", const=LATEST, help=f"write JSON (without a path: {LATEST.name})"
     )
+    parser.add_argument("launch", nargs="*", metavar="key:=value", help="argument of the deployment's launch")
     options = parser.parse_args(argv)
     if not 0.0 < options.seconds < float("inf"):
         parser.error(f"--seconds is {options.seconds}, expected a positive number")
+    if options.launch and options.only not in (None, "deployment"):
+        parser.error(f"{options.launch[0]} goes with the benchmark deployment, not with {options.only}")
     results: dict[str, Any] = {"machine": machine()}
     try:
+        launch_arguments = split_arguments(options.launch)
+        check_arguments("deploy", launch_arguments, declared_arguments(launch_file("deploy")))
         for name in [options.only] if options.only else BENCHMARKS:
             print(f"measuring {name}", file=sys.stderr)
             benchmark = importlib.import_module(BENCHMARKS[name])
             load = os.getloadavg()[0]
-            results[name] = benchmark.measure(options.seconds) | {"load_1min_before": load}
+            arguments = {"launch_arguments": launch_arguments} if name == "deployment" else {}
+            results[name] = benchmark.measure(options.seconds, **arguments) | {"load_1min_before": load}
             print(f"{name} (load before {load:.1f})")
             for title, value in benchmark.lines(results[name]):
                 print(f"  {title:<32}{value}")

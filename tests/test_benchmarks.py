@@ -1,11 +1,15 @@
 """The benchmarks run and report what they promise; how fast this machine is, they leave to the reader."""
 
+import importlib
 import json
 import math
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 RUN = Path(__file__).parents[1] / "benchmarks" / "run.py"
 
@@ -30,13 +34,47 @@ def test_the_simulator_benchmark_reports_a_finite_positive_ratio(tmp_path: Path)
     assert all(math.isfinite(simulator[name]) and simulator[name] > 0.0 for name in names)
 
 
-def test_an_unknown_benchmark_or_duration_is_refused_in_one_line() -> None:
-    for words in (["--only", "gpu"], ["--seconds", "0"], ["--seconds", "nan"]):
+def test_an_unknown_benchmark_duration_or_launch_argument_is_refused_in_one_line() -> None:
+    for words in (
+        ["--only", "gpu"],
+        ["--seconds", "0"],
+        ["--seconds", "nan"],
+        ["--only", "simulator", "host:=embedded"],
+    ):
         done = subprocess.run(
             [sys.executable, str(RUN), *words], capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 2
         assert "error: " in done.stderr.splitlines()[-1]
+
+
+def test_launch_arguments_of_the_deployment_are_checked_before_anything_is_measured() -> None:
+    words = [sys.executable, str(RUN), "--only", "deployment", "hst:=embedded"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("benchmarks: deploy.launch.py has no argument 'hst', did you mean 'host'?")
+
+
+def test_figures_of_the_wire_are_those_of_the_times_it_was_written_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(RUN.parent)
+    wire_figures = importlib.import_module("control_timing").wire_figures
+    millisecond = 1_000_000
+    states = np.arange(0, 1000, 2) * millisecond
+    commands = states + millisecond // 2
+    commands[100] += millisecond  # 1 ms late, and so is the period before it; the one after it is short
+    numbers = np.arange(500)
+    heard = numbers != 300  # one that the listener lost, of both
+    # The first LowCmd came before any LowState that was heard, the last one has no LowState after it.
+    figures = wire_figures(
+        (states[heard][1:], numbers[heard][1:]),
+        (commands[heard], numbers[heard]),
+    )
+    assert figures["low_cmds"] == 499
+    assert figures["low_cmd_period_error_s"] == pytest.approx({"p50": 0.0, "p99": 0.0, "max": 0.001})
+    assert figures["low_state_to_low_cmd_s"] == pytest.approx({"p50": 0.0005, "p99": 0.0005, "max": 0.0015})
 
 
 SEVERAL_GPUS = Path(__file__).parents[1] / "benchmarks" / "several_gpus.py"

@@ -13,5 +13,7 @@ setup(
     maintainer_email="humanoid-rl@users.noreply.github.com",
     description="Robot model, policy graph and contract, and the wire: what simulator and robot share.",
     license="Apache-2.0",
+    # colcon runs pytest where it finds it here, and no test at all elsewhere.
+    extras_require={"test": ["pytest"]},
     entry_points={"console_scripts": []},
 )

@@ -13,5 +13,7 @@ setup(
     maintainer_email="humanoid-rl@users.noreply.github.com",
     description="The policy node: ONNX inference at control frequency behind a safety guard.",
     license="Apache-2.0",
+    # colcon runs pytest where it finds it here, and no test at all elsewhere.
+    extras_require={"test": ["pytest"]},
     entry_points={"console_scripts": ["policy_node = humanoid_rl_inference.start_policy_node:main"]},
 )

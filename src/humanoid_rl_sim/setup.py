@@ -13,6 +13,8 @@ setup(
     maintainer_email="humanoid-rl@users.noreply.github.com",
     description="Batched simulators, tasks and learning, and their ROS nodes.",
     license="Apache-2.0",
+    # colcon runs pytest where it finds it here, and no test at all elsewhere.
+    extras_require={"test": ["pytest"]},
     entry_points={
         "console_scripts": [
             "robot_twin = humanoid_rl_sim.nodes.robot_twin:main",

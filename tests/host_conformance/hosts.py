@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -57,6 +58,12 @@ class HostProcess(ABC):
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+
+    def suspend(self, duration: float) -> None:
+        """Stops the host's processes, all threads of them, and lets them go on ``duration`` s later."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        time.sleep(duration)
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """Ends the host, whatever it is doing."""

@@ -68,6 +68,7 @@ def test_robot_markers_and_frames_are_shown(config: dict) -> None:
     shown = topics(config)
     assert shown["/robot_description"] == "rviz_default_plugins/RobotModel"
     assert shown["/ground_truth/contacts"] == "rviz_default_plugins/MarkerArray"
+    assert shown["/policy/markers"] == "rviz_default_plugins/MarkerArray"
     assert shown["/train/markers"] == "rviz_default_plugins/MarkerArray"
     assert "rviz_default_plugins/TF" in values_of("Class", config)
 

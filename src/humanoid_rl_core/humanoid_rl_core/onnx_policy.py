@@ -7,6 +7,8 @@ will run. Each refusal is a UserError of one line.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +30,25 @@ EXPORT_AGAIN = "export the policy again with 'humanoid-rl export'"
 
 Provider = str | tuple[str, Mapping[str, Any]]
 
+PROVIDERS: Mapping[str, tuple[Provider, ...]] = {
+    "cpu": (_CPU,),
+    # TensorFloat-32, onnxruntime's default, rounds to 10 bits: the golden replay would refuse the policy.
+    "cuda": (("CUDAExecutionProvider", {"use_tf32": "0"}),),
+    "tensorrt": ("TensorrtExecutionProvider", ("CUDAExecutionProvider", {"use_tf32": "0"})),
+}
+"""What the execution providers are called where a person chooses one."""
+
+
+def providers_named(name: str) -> tuple[Provider, ...]:
+    """The execution providers of a name in `PROVIDERS`.
+
+    Raises:
+        UserError: there is no such name.
+    """
+    if name not in PROVIDERS:
+        raise UserError(f"provider '{name}' is unknown{nearest(name, PROVIDERS)}; use {', '.join(PROVIDERS)}")
+    return PROVIDERS[name]
+
 
 class PolicyOutput(NamedTuple):
     """Result of one policy step; float64 copies, joints in the contract's order.
@@ -44,7 +65,8 @@ class OnnxPolicy:
     """A policy loaded, checked against its robot and ready to step.
 
     path: the ONNX file. robot: the robot it is to drive. providers: onnxruntime execution providers in order
-    of preference, names or (name, options); each must really be active afterwards.
+    of preference, names or (name, options); each must really be active afterwards, and without the CPU's among
+    them no node of the graph may run on the CPU.
 
     One thread, no thread pool: a policy of this size is faster so, and leaves the cores to the control loop.
     The recurrent state is kept here; `reset` starts an episode. Not thread-safe.
@@ -277,12 +299,23 @@ def _open_session(model: bytes, providers: Sequence[Provider]) -> ort.InferenceS
                 f"provider '{name}' is not in this onnxruntime{nearest(name, available)} "
                 f"(it has {', '.join(available)}); install the onnxruntime that has it, or choose another"
             )
+    if names and _CPU not in names:
+        # A provider that takes none of the nodes is "active" too, while the CPU does all the work.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        with warnings.catch_warnings():
+        # What onnxruntime prints when it falls back is said below, in one line.
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
+            if any("CUDA" in name for name in names):
+                ort.preload_dlls()  # CUDA's libraries, where they came as Python packages
             session = ort.InferenceSession(model, options, providers=list(providers) or [_CPU])
     except Exception as error:  # onnxruntime's exception classes have no common base of their own
         reason = " ".join(str(error).split())[:160]
+        if "CPU EP" in str(error):  # onnxruntime tries again with the CPU, which the option forbids
+            raise UserError(
+                f"provider '{names[0]}' could not start or does not run this graph, and onnxruntime would have used "
+                "the CPU; install its driver and libraries, or choose another provider"
+            ) from None
         raise UserError(f"onnxruntime cannot load the model ({reason}); {EXPORT_AGAIN}") from None
     active = session.get_providers()
     for name in names:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
+import re
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from humanoid_rl_core.errors import UserError
-from humanoid_rl_core.onnx_policy import OnnxPolicy
+from humanoid_rl_core.onnx_policy import OnnxPolicy, providers_named
 from onnx import TensorProto, helper, numpy_helper
 
 INPUTS = ("joint_pos", "joint_vel", "imu_gyro", "imu_quat", "command")
@@ -222,6 +224,39 @@ def test_provider_that_falls_back_silently_is_refused(policy_file, robot, monkey
     assert (
         "'FancyExecutionProvider' could not start and onnxruntime fell back to CPUExecutionProvider" in line
     )
+
+
+def test_provider_that_takes_no_node_of_the_graph_is_refused(policy_file, robot):
+    # This one is in the CPU's onnxruntime, calls itself active, and leaves every node of a policy to the CPU.
+    name = "AzureExecutionProvider"
+    if name not in ort.get_available_providers():
+        pytest.skip(f"this onnxruntime has no {name}")
+    assert f"'{name}' could not start or does not run this graph" in refusal(
+        policy_file, robot, providers=(name,)
+    )
+    assert OnnxPolicy(policy_file, robot, providers=(name, "CPUExecutionProvider")).providers[0] == name
+
+
+@pytest.mark.parametrize("name", ["cuda", "tensorrt"])
+def test_gpu_provider_is_refused_where_there_is_no_gpu(policy_file, robot, name):
+    try:
+        policy = OnnxPolicy(policy_file, robot, providers=providers_named(name))
+    except UserError as error:
+        assert re.search("is not in this onnxruntime|could not start", str(error)) and "\n" not in str(error)
+    else:  # on a machine that has one it runs, and not on the CPU
+        assert policy.providers[0] != "CPUExecutionProvider"
+
+
+def test_provider_of_an_unknown_name_is_refused_with_the_nearest():
+    assert providers_named("cpu") == ("CPUExecutionProvider",)
+    with pytest.raises(UserError, match="provider 'cude' is unknown, did you mean 'cuda'"):
+        providers_named("cude")
+
+
+def test_policy_runs_in_one_thread(policy_file, robot):
+    before = len(os.listdir("/proc/self/task"))
+    OnnxPolicy(policy_file, robot)
+    assert len(os.listdir("/proc/self/task")) == before, "onnxruntime started a thread pool"
 
 
 def episode(policy, readings):

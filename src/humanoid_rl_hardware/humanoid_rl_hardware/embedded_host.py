@@ -37,6 +37,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from humanoid_rl_core.dds_transport import keep_off_shared_memory
 from humanoid_rl_core.errors import UserError
+from humanoid_rl_core.real_time import RealTime
 from humanoid_rl_core.robot import RobotModel, load_robot
 from humanoid_rl_core.unitree_hg_wire import (
     LowCmdWriter,
@@ -65,7 +66,7 @@ from humanoid_rl_hardware.host_rules import (
     Reply,
 )
 from humanoid_rl_hardware.joint_targets import FIELDS, JointMap, RefusedCommandError
-from humanoid_rl_hardware.period_statistics import PeriodStatistics
+from humanoid_rl_hardware.period_statistics import PeriodStatistics, Schedule
 from humanoid_rl_interfaces.msg import HostStatus, JointCommand, MotorStatus
 from unitree_hg.msg import LowCmd, LowState
 
@@ -124,6 +125,7 @@ class EmbeddedHost(Node):
     - ``auto_activate``: activate at start instead of waiting for /host/activate.
     - ``rt_priority``: SCHED_FIFO priority of the cycle's thread, 0 = leave the scheduler alone.
     - ``cpu``: processor to pin the cycle's thread to, -1 = any.
+    - ``lock_memory``: keep the memory of the process in RAM.
 
     :raises UserError: a parameter makes no sense or the robot is unknown.
     """
@@ -135,8 +137,11 @@ class EmbeddedHost(Node):
         policy_period = self._option("policy_period", 0.02)
         state_timeout = self._option("state_timeout", 0.05)
         auto_activate = self._option("auto_activate", False)
-        self._rt_priority = self._option("rt_priority", 0)
-        self._cpu = self._option("cpu", -1)
+        self._real_time = RealTime(
+            priority=self._option("rt_priority", 0),
+            cpu=self._option("cpu", -1),
+            lock_memory=self._option("lock_memory", False),
+        )
         for parameter, value in (("policy_period", policy_period), ("state_timeout", state_timeout)):
             if not CYCLE_PERIOD <= value <= 1.0:
                 raise UserError(f"{parameter} is {value:g} s, expected {CYCLE_PERIOD:g} to 1 s")
@@ -146,8 +151,8 @@ class EmbeddedHost(Node):
         self._joint_map = JointMap(self.robot.joint_names)
         self._writer = LowCmdWriter(len(self.robot.joint_names))
         self._period = PeriodStatistics(CYCLE_PERIOD)
+        self._schedule = Schedule(CYCLE_PERIOD)
         self._cycles = 0
-        self._missed_cycles = 0
         self._activated_at = math.nan
         self._last_refusal = ""
         self._complained: dict[str, float] = {}
@@ -202,22 +207,17 @@ class EmbeddedHost(Node):
 
     def run(self, keep_going: Callable[[], bool]) -> None:
         """Cycles until ``keep_going()`` is False, then damps for `SHUTDOWN_TIME` and returns."""
-        self._apply_real_time_options()
+        for refusal in self._real_time.apply():
+            self.get_logger().warning(refusal)
         # A garbage collection would stop the cycle for milliseconds. What exists now stays; the little that
         # the slow thread leaves behind is collected there.
         gc.collect()
         gc.freeze()
         gc.disable()
-        due = time.monotonic()
+        self._schedule.start(time.monotonic())
         while True:
-            due += CYCLE_PERIOD
-            delay = due - time.monotonic()
-            if delay > 0.0:
-                time.sleep(delay)
-            elif -delay > CYCLE_PERIOD:
-                # Too late to catch up: commands sent in a burst would be of no use to the robot.
-                self._missed_cycles += int(-delay / CYCLE_PERIOD)
-                due -= delay
+            time.sleep(self._schedule.next(time.monotonic()))
+            self._schedule.begin(time.monotonic())
             if not self._closing and not keep_going():
                 self.rules.deactivate()
                 self._closing = True
@@ -337,21 +337,6 @@ class EmbeddedHost(Node):
             self._complained[kind] = now
             self.get_logger().error(f"{kind} refused: {reason}")
 
-    def _apply_real_time_options(self) -> None:
-        """Scheduler and processor of the calling thread; a refusal is one warning, never the end."""
-        if self._cpu >= 0:
-            try:
-                os.sched_setaffinity(0, {self._cpu})
-            except OSError as error:
-                self.get_logger().warning(f"cpu {self._cpu} refused ({error.strerror}); running on any")
-        if self._rt_priority > 0:
-            try:
-                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._rt_priority))
-            except OSError as error:
-                self.get_logger().warning(
-                    f"rt_priority {self._rt_priority} refused ({error.strerror}); raise the rtprio limit"
-                )
-
     # --- slow topics: the executor's thread ------------------------------------------------------------
 
     def _publish_slow_topics(self) -> None:
@@ -373,6 +358,7 @@ class EmbeddedHost(Node):
             period_error_p99=errors.p99,
             period_error_max=errors.max,
             low_state_age=rules.state_age(now),
+            deadline_misses=self._schedule.misses,
         )
         status.header.stamp = stamp
         self._host_status.publish(status)
@@ -433,7 +419,7 @@ class EmbeddedHost(Node):
         values: dict[str, float | int] = {
             "mode_machine": status.mode_machine,
             "cycles": status.cycles,
-            "missed cycles": self._missed_cycles,
+            "deadline misses": status.deadline_misses,
             "rejected joint commands": status.rejected_commands,
             "rejected LowStates": status.rejected_states,
             "LowState age [ms]": round(1e3 * status.low_state_age, 1),

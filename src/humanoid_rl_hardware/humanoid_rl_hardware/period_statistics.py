@@ -16,6 +16,38 @@ class PeriodErrors(NamedTuple):
     max: float
 
 
+class Schedule:
+    """When a periodic act is due, and how often it was missed.
+
+    The act is missed when it begins more than half a period late, or not at all. One that is more than a whole
+    period late starts the schedule anew: commands sent in a burst would be of no use to the robot.
+
+    :param period: s, nominal.
+    """
+
+    def __init__(self, period: float) -> None:
+        self.period = period
+        self.misses = 0
+        self._due = math.nan
+
+    def start(self, now: float) -> None:
+        """The first act is due a period after ``now``, s of a monotonic clock."""
+        self._due = now
+
+    def next(self, now: float) -> float:
+        """Goes on to the next act; s to wait for it, 0 when it is due already."""
+        self._due += self.period
+        late = now - self._due
+        if late > self.period:
+            self.misses += int(late / self.period)
+            self._due = now
+        return max(0.0, -late)
+
+    def begin(self, now: float) -> None:
+        """The act begins."""
+        self.misses += now - self._due > 0.5 * self.period
+
+
 class PeriodStatistics:
     """Errors of the last ``window`` seconds of a periodic act.
 

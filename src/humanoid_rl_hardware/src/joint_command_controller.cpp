@@ -1,5 +1,6 @@
 #include "humanoid_rl_hardware/joint_command_controller.hpp"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
@@ -175,7 +176,7 @@ void JointCommandController::wait_for_cycles(std::uint64_t count) const {
 CallbackReturn JointCommandController::on_activate(const rclcpp_lifecycle::State&) {
   const std::lock_guard<std::mutex> lock(rules_mutex_);
   output_ = Output::silent;
-  known_stalls_ = std::numeric_limits<double>::quiet_NaN();
+  known_stalls_ = updated_at_ = std::numeric_limits<double>::quiet_NaN();
   if (auto_activate_) {
     activated_at_ = now_s();
     const Reply reply = rules_->activate();
@@ -225,6 +226,7 @@ void JointCommandController::receive(const JointCommand& message) {
 
 return_type JointCommandController::update(const rclcpp::Time&, const rclcpp::Duration&) {
   const double now = now_s();
+  count_misses(now);
   std::size_t next = 0;
   // A handle that another thread holds at this moment keeps its value for one cycle.
   const auto take = [this, &next](double& value) {
@@ -264,6 +266,16 @@ return_type JointCommandController::update(const rclcpp::Time&, const rclcpp::Du
   snapshots_.write(snapshot_);
   cycles_.fetch_add(1);
   return return_type::OK;
+}
+
+void JointCommandController::count_misses(double now) noexcept {
+  // As the embedded host counts: a cycle that begins more than half a period late, and every one that did not
+  // happen.
+  const double late = now - updated_at_ - period_;
+  if (late > 0.5 * period_) {
+    deadline_misses_.fetch_add(std::max<std::uint64_t>(1, static_cast<std::uint64_t>(late / period_)));
+  }
+  updated_at_ = now;
 }
 
 void JointCommandController::command(Output output) noexcept {
@@ -307,6 +319,7 @@ void JointCommandController::publish_slow_topics() {
   status.period_error_p99 = link.period_error_p99;
   status.period_error_max = link.period_error_max;
   status.low_state_age = link.state_age;
+  status.deadline_misses = deadline_misses_.load();
   host_status_->publish(status);
 
   if (link.mode_machine > 0.0) {
@@ -348,6 +361,7 @@ void JointCommandController::publish_slow_topics() {
   };
   add("mode_machine", std::to_string(status.mode_machine));
   add("cycles", std::to_string(status.cycles));
+  add("deadline misses", std::to_string(status.deadline_misses));
   add("stalls of the control loop", std::to_string(static_cast<std::uint64_t>(link.stalls)));
   add("rejected joint commands", std::to_string(status.rejected_commands));
   add("rejected LowStates", std::to_string(status.rejected_states));

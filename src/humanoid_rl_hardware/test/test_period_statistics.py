@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from humanoid_rl_hardware.period_statistics import PeriodStatistics
+from humanoid_rl_hardware.period_statistics import PeriodStatistics, Schedule
 
 
 def test_errors_are_those_of_the_periods_seen() -> None:
@@ -36,3 +36,25 @@ def test_silence_on_purpose_is_no_period() -> None:
     statistics.tick(10.0)
     statistics.tick(10.002)
     assert statistics.errors().max < 1e-9
+
+
+def test_a_cycle_is_missed_when_it_begins_more_than_half_a_period_late() -> None:
+    schedule = Schedule(0.002)
+    schedule.start(1.0)
+    assert schedule.next(1.0005) == pytest.approx(0.0015)
+    schedule.begin(1.0029)
+    assert schedule.misses == 0
+    # Late by less than a period: the next one is where it was.
+    assert schedule.next(1.0055) == 0.0
+    schedule.begin(1.0055)
+    assert schedule.misses == 1
+    assert schedule.next(1.0056) == pytest.approx(0.0004)
+
+
+def test_cycles_that_cannot_happen_any_more_are_missed_and_not_caught_up_with() -> None:
+    schedule = Schedule(0.002)
+    schedule.start(1.0)
+    assert schedule.next(1.0121) == 0.0
+    schedule.begin(1.0121)
+    assert schedule.misses == 5
+    assert schedule.next(1.0122) == pytest.approx(0.0019)

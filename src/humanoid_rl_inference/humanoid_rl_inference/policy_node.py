@@ -8,6 +8,10 @@
     safety      path of the guard's thresholds                                (config/safety/<robot>.yaml)
     joystick    path of the gamepad's layout                                  (config/control/joystick.yaml)
     auto_start  stand up and start by itself, once, when the sensors are there (false)
+    provider    of onnxruntime: cpu, cuda or tensorrt; refused where it would fall back to the CPU (cpu)
+    rt_priority of the control loop, SCHED_FIFO, 1 to 99; 0 leaves its scheduling alone (0)
+    cpu         number of the processor the control loop is pinned to; -1: any (-1)
+    lock_memory keep the memory of the process in RAM                         (false)
 
 A thin adapter: what happens in a tick is in `controller`, what may happen in `state_machine` and `guard`.
 Three threads: the control loop, on an absolute monotonic schedule, owns the controller and reads the newest
@@ -36,7 +40,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist, TwistStamped
 from humanoid_rl_core.dds_transport import keep_off_shared_memory
 from humanoid_rl_core.errors import UserError, nearest
-from humanoid_rl_core.onnx_policy import OnnxPolicy
+from humanoid_rl_core.onnx_policy import OnnxPolicy, providers_named
+from humanoid_rl_core.real_time import RealTime
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import RobotModel, load_robot
 from rcl_interfaces.msg import ParameterDescriptor
@@ -51,6 +56,7 @@ from rclpy.subscription import Subscription
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Imu, JointState, Joy
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
 
 from humanoid_rl_inference import guard
 from humanoid_rl_inference.command_codec import JointCommandEncoder
@@ -66,21 +72,29 @@ from humanoid_rl_inference.sensor_codec import (
     motor_temperatures,
 )
 from humanoid_rl_inference.state_machine import Event, State
+from humanoid_rl_inference.status_markers import status_markers
 from humanoid_rl_inference.tick_statistics import TickStatistics
 from humanoid_rl_inference.velocity_command import command_indices
 from humanoid_rl_interfaces.msg import HostStatus, JointCommand, MotorStatus, PolicyStatus
 
 NAME = "policy_node"
-PARAMETERS: dict[str, str | bool] = {
+Parameter = str | bool | int
+PARAMETERS: dict[str, Parameter] = {
     "policy": "",
     "robot": "g1",
     "variant": "rev_1_0",
     "safety": "",
     "joystick": "",
     "auto_start": False,
+    "provider": "cpu",
+    "rt_priority": 0,
+    "cpu": -1,
+    "lock_memory": False,
 }
+KINDS = {bool: "true or false", int: "a whole number", str: "text"}
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+MARKERS_PERIOD = 0.1  # s, while somebody listens
 LOG_INTERVAL = 1.0  # s between two messages about the same kind of trouble
 REPLY_TIMEOUT = 1.0  # s; 50 ticks at 50 Hz: a loop that has not answered by then is gone
 HOST_STATUS_AGE = 1.0  # s; 10 messages of 10 Hz: an older one says nothing about the host any more
@@ -135,14 +149,19 @@ class PolicyNode(Node):
     def __init__(self) -> None:
         super().__init__(NAME)
         values = self._declare_parameters()
+        self.real_time = RealTime(
+            int(values["rt_priority"]), int(values["cpu"]), lock_memory=bool(values["lock_memory"])
+        )
         robot = load_robot(str(values["robot"]), str(values["variant"]))
         config = share_dir() / "config"
         safety_path = str(values["safety"]) or str(config / "safety" / f"{robot.name}.yaml")
         safety = load_safety_config(safety_path)
         joystick_path = str(values["joystick"]) or str(config / "control" / "joystick.yaml")
         joystick = load_joystick(joystick_path)
-        policy = OnnxPolicy(find_policy(str(values["policy"])), robot)
+        providers = providers_named(str(values["provider"]))
+        policy = OnnxPolicy(find_policy(str(values["policy"])), robot, providers)
         contract = policy.contract
+        self._command_names = tuple(contract.command_names)
         self._command_indices = command_indices(contract.command_names)
 
         self.robot: RobotModel = robot
@@ -171,15 +190,14 @@ class PolicyNode(Node):
         self._status = PolicyStatus(policy=self.policy_name)
         self._offer()
 
-    def _declare_parameters(self) -> dict[str, str | bool]:
+    def _declare_parameters(self) -> dict[str, Parameter]:
         read_only = ParameterDescriptor(read_only=True)
-        values: dict[str, str | bool] = {}
+        values: dict[str, Parameter] = {}
         for name, default in PARAMETERS.items():
             try:
                 values[name] = self.declare_parameter(name, default, read_only).value
             except InvalidParameterTypeException:
-                kind = "true or false" if isinstance(default, bool) else "text"
-                raise UserError(f"parameter '{name}' must be {kind}") from None
+                raise UserError(f"parameter '{name}' must be {KINDS[type(default)]}") from None
         # rclpy drops what nobody declares; a misspelt name must not pass for a default.
         for name in self._parameter_overrides:
             if not self.has_parameter(name) and not name.startswith("qos_overrides."):
@@ -206,7 +224,9 @@ class PolicyNode(Node):
         self._host_reset = self.create_client(Trigger, "/host/reset")
         for event in (Event.STAND, Event.START, Event.STOP, Event.ESTOP, Event.RESET):
             self.create_service(Trigger, f"/policy/{event.value}", self._service(event))
+        self._markers_publisher = self.create_publisher(MarkerArray, "/policy/markers", 1)
         self.create_timer(1.0, self._publish_diagnostics)
+        self.create_timer(MARKERS_PERIOD, self._publish_markers)
 
     # ------------------------------------------------------------------ executor thread: what comes in
 
@@ -288,6 +308,21 @@ class PolicyNode(Node):
             self._ask(event, f"{event.value} button")
         if wish.command is not None:
             self.command = (wish.command, time.monotonic())
+
+    def _publish_markers(self) -> None:
+        if not self._markers_publisher.get_subscription_count():
+            return
+        controller = self.controller
+        notes = [controller.cause, self.sensors.host_fault]
+        self._markers_publisher.publish(
+            status_markers(
+                self.robot.base_link,
+                controller.state,
+                notes,
+                self._command_names,
+                controller.command.tolist(),
+            )
+        )
 
     def _publish_diagnostics(self) -> None:
         controller, statistics = self.controller, self.statistics
@@ -472,6 +507,8 @@ class ControlLoop(threading.Thread):
 
     def run(self) -> None:
         """Loop; every failure of a tick becomes a FAULT of the robot, not the end of the process."""
+        for refusal in self._node.real_time.apply():
+            self._node.get_logger().warning(refusal)
         gc.collect()
         gc.freeze()
         gc.disable()

@@ -23,6 +23,7 @@ from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Imu, JointState, Joy
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
 
 from humanoid_rl_inference import policy_node
 from humanoid_rl_interfaces.msg import HostStatus, JointCommand, MotorStatus, PolicyStatus
@@ -423,6 +424,15 @@ def test_estop_damps_tells_the_host_and_needs_a_reset(running: Robot) -> None:
     assert not running.call("stand").success
 
 
+def test_rviz_is_shown_the_state_while_it_listens(running: Robot) -> None:
+    shown: list[MarkerArray] = []
+    subscription = running.node.create_subscription(MarkerArray, "/policy/markers", shown.append, NEWEST)
+    running.wait("markers", lambda: bool(shown))
+    assert shown[-1].markers[0].text.startswith("RUNNING\n")
+    assert shown[-1].markers[0].header.frame_id == running.model.base_link
+    running.node.destroy_subscription(subscription)
+
+
 def test_stand_is_refused_without_fresh_sensors(idle: Robot) -> None:
     idle.silent.add("joint_states")
     time.sleep(0.7)
@@ -558,6 +568,10 @@ def test_interrupt_during_start_up_leaves_no_traceback(policy_file: Path, delay:
         (["policy:={seeing}"], "asks for the ground at 9 points"),
         (["policy:={policy}", "polcy:=x"], "unknown parameter 'polcy', did you mean 'policy'?"),
         (["policy:={policy}", "auto_start:=3"], "parameter 'auto_start' must be true or false"),
+        (["policy:={policy}", "rt_priority:=high"], "parameter 'rt_priority' must be a whole number"),
+        (["policy:={policy}", "rt_priority:=100"], "rt_priority is 100, expected 1 to 99"),
+        (["policy:={policy}", "provider:=cude"], "provider 'cude' is unknown, did you mean 'cuda'?"),
+        (["policy:={policy}", "provider:=cuda"], "provider 'CUDAExecutionProvider' "),
         (["policy:={policy}", "robot:=g2"], "g2"),
         (["policy:={policy}", "variant:=mode_11"], "variant"),
         (["policy:={policy}", "safety:=/nowhere.yaml"], "/nowhere.yaml"),

@@ -81,6 +81,7 @@ class JointCommandController final : public controller_interface::ControllerInte
   void publish_slow_topics();
   std::pair<std::uint8_t, std::string> judgement(double now, HostState state, const std::string& cause,
                                                  const Link& link) const;
+  void count_misses(double now) noexcept;
   void command(Output output) noexcept;
   void wait_for_cycles(std::uint64_t count) const;
 
@@ -97,6 +98,7 @@ class JointCommandController final : public controller_interface::ControllerInte
   TripleBuffer<Arrival> arrivals_;
   TripleBuffer<Snapshot> snapshots_;
   std::atomic<std::uint64_t> cycles_{0};
+  std::atomic<std::uint64_t> deadline_misses_{0};
   std::atomic<bool> active_{false};
   std::atomic<double> state_age_{std::numeric_limits<double>::infinity()};
 
@@ -107,6 +109,7 @@ class JointCommandController final : public controller_interface::ControllerInte
   Output output_ = Output::silent;
   Snapshot snapshot_;
   double known_stalls_ = 0.0;
+  double updated_at_ = 0.0;  ///< s of the steady clock; NaN before the first update
 
   // The slow topics' own.
   Snapshot shown_;
