@@ -4,7 +4,8 @@
     ros2 launch humanoid_rl deploy.launch.py robot:=real interface:=eth0 policy:=g1_stand
 
 Everything that can be refused is refused before the first node starts; a real robot has to pass a preflight, and
-the operator to confirm it (humanoid_rl/real_robot.py). The nodes find each other in any order. When the policy node ends, the host is left time to hold the robot in damping; then the launch ends.
+the operator to confirm it (humanoid_rl/real_robot.py). The nodes find each other in any order. When the policy
+node ends, the host is left time to hold the robot in damping; then the launch ends.
 """
 
 from typing import Any

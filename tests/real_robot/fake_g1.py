@@ -72,7 +72,9 @@ def main() -> None:
     parser.add_argument("--soc", type=int, default=87, help="percent, -1: no battery reports")
     parser.add_argument("--mode-machine", type=int, default=5)
     parser.add_argument("--rate", type=float, default=500.0)
-    parser.add_argument("--fault", nargs="+", default=[], help="of humanoid_rl_sim.twin.faults, with joint and value")
+    parser.add_argument(
+        "--fault", nargs="+", default=[], help="of humanoid_rl_sim.twin.faults, with joint and value"
+    )
     options = parser.parse_args()
 
     robot = load_robot()
@@ -93,7 +95,9 @@ def main() -> None:
             if order == "press":
                 twin.set_wireless_remote(encode_remote(RemoteState(pressed=frozenset(words))))
             elif order == "push_stick":
-                twin.set_wireless_remote(encode_remote(RemoteState(ly=float(words[0]), pressed=frozenset({"L1"}))))
+                twin.set_wireless_remote(
+                    encode_remote(RemoteState(ly=float(words[0]), pressed=frozenset({"L1"})))
+                )
             elif order == "unplug":
                 twin.set_wireless_remote(bytes(40))
             elif order == "fault":

@@ -141,7 +141,7 @@ def cyclone_configuration(route: Route) -> str:
     peers = ""
     if route.interface.loopback:
         peers = (
-            '<Discovery><ParticipantIndex>auto</ParticipantIndex><MaxAutoParticipantIndex>31'
+            "<Discovery><ParticipantIndex>auto</ParticipantIndex><MaxAutoParticipantIndex>31"
             f'</MaxAutoParticipantIndex><Peers><Peer address="{route.address.ip}"/></Peers></Discovery>'
         )
     general = f"<Interfaces><NetworkInterface name={quoteattr(route.interface.name)}/></Interfaces>"
@@ -181,7 +181,9 @@ def check_middleware(environment: Mapping[str, str]) -> None:
         )
 
 
-def confined_to_interface(route: Route, domain: str) -> list[SetEnvironmentVariable | UnsetEnvironmentVariable]:
+def confined_to_interface(
+    route: Route, domain: str
+) -> list[SetEnvironmentVariable | UnsetEnvironmentVariable]:
     """Launch actions after which nodes talk through the interface alone; the profile lives as long as the launch.
 
     Args:
@@ -202,7 +204,7 @@ def confined_to_interface(route: Route, domain: str) -> list[SetEnvironmentVaria
 
 
 class _SocketAddress(ctypes.Structure):
-    _fields_ = [("family", ctypes.c_ushort), ("data", ctypes.c_ubyte * 14)]  # noqa: RUF012
+    _fields_ = [("family", ctypes.c_ushort), ("data", ctypes.c_ubyte * 14)]
 
 
 class _InterfaceAddress(ctypes.Structure):

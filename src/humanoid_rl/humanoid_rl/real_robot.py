@@ -96,7 +96,7 @@ def after_preflight(
             return None
         if event.returncode == 0:
             return list(nodes)
-        lines = process.get_stderr().decode(errors="replace").strip().splitlines()
+        lines = str(process.get_stderr()).strip().splitlines()
         reason = lines[-1] if lines else f"the preflight ended with exit code {event.returncode}"
         # An exception, not a Shutdown action: only that gives `ros2 launch` a non-zero exit code.
         raise UserError(f"nothing was started: {reason}")

@@ -230,7 +230,9 @@ def check_link(window: StateWindow, limits: LinkLimits, where: str) -> str:
             "another kind of robot or firmware, or a broken link"
         )
     if window.ticks < 2:
-        raise UserError("the tick of LowState stands still: the robot's firmware has frozen, restart the robot")
+        raise UserError(
+            "the tick of LowState stands still: the robot's firmware has frozen, restart the robot"
+        )
     lowest = limits.rate * (1.0 - limits.rate_tolerance)
     highest = limits.rate * (1.0 + limits.rate_tolerance)
     if window.rate < lowest:
@@ -283,7 +285,9 @@ def check_imu(state: LowStateArrays, limits: ImuLimits) -> str:
         raise UserError("the IMU reports values that are no numbers: restart the robot")
     norm = float(np.linalg.norm(state.imu_quat))
     if abs(norm - 1.0) > limits.quaternion_norm:
-        raise UserError(f"the IMU quaternion has norm {norm:.2f}, it has not started: wait, or restart the robot")
+        raise UserError(
+            f"the IMU quaternion has norm {norm:.2f}, it has not started: wait, or restart the robot"
+        )
     tilt = math.acos(min(1.0, max(-1.0, -float(projected_gravity(state.imu_quat / norm)[2]))))
     if tilt > limits.tilt:
         raise UserError(
@@ -318,7 +322,9 @@ def check_motors(
         if flag and name not in limits.flag_ignored
     ]
     if raised:
-        raise UserError(f"motor error flags: {_some(raised)}: restart the robot; if they come back, see the vendor")
+        raise UserError(
+            f"motor error flags: {_some(raised)}: restart the robot; if they come back, see the vendor"
+        )
     for kind, values, limit in (
         ("winding", state.winding_temperature, limits.winding_temperature),
         ("casing", state.casing_temperature, limits.casing_temperature),
@@ -337,7 +343,9 @@ def check_joints(state: LowStateArrays, robot: RobotModel, limits: JointLimits) 
     kinds = [kind_of(name) for name in robot.joint_names]
     for kind in limits.distance_of:
         if kind not in kinds:
-            raise UserError(f"config/preflight: joints.distance_of: no joint kind '{kind}'{nearest(kind, kinds)}")
+            raise UserError(
+                f"config/preflight: joints.distance_of: no joint kind '{kind}'{nearest(kind, kinds)}"
+            )
     position = state.joint_pos
     if not (np.isfinite(position).all() and np.isfinite(state.joint_vel).all()):
         broken = int(np.argmin(np.isfinite(position) & np.isfinite(state.joint_vel)))
@@ -389,7 +397,9 @@ def check_battery(state_of_charge: int | None, limits: BatteryLimits) -> str:
             )
         return "none reports, none is required"
     if state_of_charge > 100:
-        raise UserError(f"BmsState reports a charge of {state_of_charge} %: other firmware, or a broken battery")
+        raise UserError(
+            f"BmsState reports a charge of {state_of_charge} %: other firmware, or a broken battery"
+        )
     if state_of_charge < limits.state_of_charge:
         raise UserError(
             f"the battery is at {state_of_charge} % (limit {limits.state_of_charge:g} to start): charge it"
@@ -459,7 +469,9 @@ def check_commanders(nodes: Sequence[str], commands: int, active_mode: str) -> s
     """
     named = [name for name in nodes if not name.startswith("_")]
     if named:
-        raise UserError(f"node {_names(named)} publishes /lowcmd: somebody else commands the robot, end that first")
+        raise UserError(
+            f"node {_names(named)} publishes /lowcmd: somebody else commands the robot, end that first"
+        )
     if commands and not active_mode:
         raise UserError(
             f"{commands} LowCmds came on /lowcmd, and the onboard controller is not active: "
@@ -504,7 +516,9 @@ def active_mode(code: int, data: str) -> str:
     """
     if code:
         reason = SWITCHER_ERRORS.get(code, "unknown to this version")
-        raise UserError(f"the motion switcher refused CheckMode with code {code} ({reason}): restart the robot")
+        raise UserError(
+            f"the motion switcher refused CheckMode with code {code} ({reason}): restart the robot"
+        )
     try:
         name = json.loads(data)["name"]
     except (ValueError, TypeError, KeyError):
@@ -550,7 +564,9 @@ def release_onboard_controller(
         # Without an answer it may have been released all the same: the next look tells.
         code = answer.code if answer else 0
         sleep(limits.pause)
-    why = f" (last answer: code {code}, {SWITCHER_ERRORS.get(code, 'unknown to this version')})" if code else ""
+    why = (
+        f" (last answer: code {code}, {SWITCHER_ERRORS.get(code, 'unknown to this version')})" if code else ""
+    )
     raise UserError(
         f"the onboard controller stays active in mode '{mode}' after {limits.attempts} releases{why}: "
         "switch it to debug mode with its remote (L2+R2), or restart the robot"

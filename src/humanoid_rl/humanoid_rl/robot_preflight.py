@@ -141,9 +141,14 @@ class RobotLink:
         """Of every node in the domain."""
         return [str(name) for name in self._node.get_node_names()]
 
-    def publishers(self, topic: str) -> list[str]:
-        """The node of each publisher; a name with an underscore in front is no ROS node's."""
-        return [str(info.node_name) for info in self._node.get_publishers_info_by_topic(topic)]
+    def publishers(self, topic: str, message: type) -> list[str]:
+        """The node of each publisher of that type; a name with an underscore in front is no ROS node's.
+
+        The robots of this vendor share topic names: endpoints of unitree_go on the same topic are none of ours.
+        """
+        wanted = f"{message.__module__.partition('.')[0]}/msg/{message.__name__}"
+        found = self._node.get_publishers_info_by_topic(topic)
+        return [str(info.node_name) for info in found if info.topic_type == wanted]
 
     def ask_motion_switcher(self, api_id: int, timeout: float) -> Answer | None:
         """One request and its answer; None when none comes within the timeout (s)."""
@@ -302,7 +307,10 @@ class Preflight:
             link.wait(lambda: link.state_of_charge is not None, config.battery.timeout)
         heard = link.listen(config.link.window)
         todo.run("domain", lambda: checks.check_nodes(link.node_names(), NAME))
-        todo.run("publishers of /lowstate", lambda: checks.check_state_publishers(link.publishers("/lowstate")))
+        todo.run(
+            "publishers of /lowstate",
+            lambda: checks.check_state_publishers(link.publishers("/lowstate", LowState)),
+        )
         self._check_state(todo, heard)
         todo.run("battery", lambda: checks.check_battery(link.state_of_charge, config.battery))
         mode = ""
@@ -316,10 +324,8 @@ class Preflight:
         if not heard.states:
             self.show("  --  onboard controller: not asked, there is no robot")
         elif todo.run("onboard controller", onboard_controller):
-            publishers = link.publishers("/lowcmd")
-            todo.run(
-                "commanders", lambda: checks.check_commanders(publishers, heard.commands, mode)
-            )
+            publishers = link.publishers("/lowcmd", LowCmd)
+            todo.run("commanders", lambda: checks.check_commanders(publishers, heard.commands, mode))
         todo.conclude()
         return mode
 
@@ -375,7 +381,7 @@ class Preflight:
         while True:
             todo = Checklist(lambda line: None)
             heard = link.listen(max(limits.quiet, self.config.link.window))
-            publishers = link.publishers("/lowcmd")
+            publishers = link.publishers("/lowcmd", LowCmd)
             todo.run("commanders", lambda: checks.check_commanders(publishers, heard.commands, ""))  # noqa: B023
             self._check_state(todo, heard)
             if not todo.refusals:
@@ -391,9 +397,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--robot", default="g1")
     parser.add_argument("--variant", default="rev_1_0")
     parser.add_argument("--where", required=True, help="interface and domain, for messages")
-    parser.add_argument("--mode-machine", type=int, nargs="+", required=True, help="that the policy may drive")
+    parser.add_argument(
+        "--mode-machine", type=int, nargs="+", required=True, help="that the policy may drive"
+    )
     parser.add_argument("--config", default="", help="thresholds (default: config/preflight/<robot>.yaml)")
-    parser.add_argument("--confirm", default="", help="the operator's word, instead of asking on the terminal")
+    parser.add_argument(
+        "--confirm", default="", help="the operator's word, instead of asking on the terminal"
+    )
     options = parser.parse_args(arguments)
     try:
         Preflight(

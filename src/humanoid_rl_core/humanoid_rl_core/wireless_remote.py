@@ -104,7 +104,14 @@ def joy_axes_and_buttons(state: RemoteState) -> tuple[list[float], list[int]]:
     cross_x = float("left" in held) - float("right" in held)
     cross_y = float("up" in held) - float("down" in held)
     # 0.0 - x, not -x: a stick at rest is 0, not -0.
-    axes = [0.0 - state.lx, state.ly, _trigger("L2" in held), 0.0 - state.rx, state.ry, _trigger("R2" in held)]
+    axes = [
+        0.0 - state.lx,
+        state.ly,
+        _trigger("L2" in held),
+        0.0 - state.rx,
+        state.ry,
+        _trigger("R2" in held),
+    ]
     order = ("A", "B", "X", "Y", "L1", "R1", "select", "start", "F1", "F2", "L2", "R2")
     return [*axes, cross_x, cross_y], [int(name in held) for name in order]
 

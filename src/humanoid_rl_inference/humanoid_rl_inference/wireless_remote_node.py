@@ -45,7 +45,9 @@ from unitree_hg.msg import LowState
 NAME = "wireless_remote"
 ESTOP_SERVICES = ("/host/estop", "/policy/estop")
 PERIOD = 0.02  # s between two looks: what an e-stop waits at most
-JOY_EVERY = 2  # looks between two Joy messages where no button changed; 25 Hz is twelve within the command's timeout
+JOY_EVERY = (
+    2  # looks between two Joy messages where no button changed; 25 Hz is twelve within the command's timeout
+)
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -143,7 +145,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, leave)
     try:
         keep_off_shared_memory(os.environ, rclpy.get_rmw_implementation_identifier())
-        rclpy.init(args=list(sys.argv if argv is None else argv), signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(
+            args=list(sys.argv if argv is None else argv), signal_handler_options=SignalHandlerOptions.NO
+        )
         node = WirelessRemote()
     except UserError as error:
         print(f"{NAME}: {error}", file=sys.stderr)
