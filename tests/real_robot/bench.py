@@ -123,8 +123,10 @@ class RealLaunch:
         if terminal:
             self._master, slave = pty.openpty()
 
+        wrapper = alone() if prefix is None else prefix
+        self._wrapped = bool(wrapper)
         command = [
-            *(alone() if prefix is None else prefix),
+            *wrapper,
             sys.executable,
             "-m",
             "humanoid_rl",
@@ -166,7 +168,7 @@ class RealLaunch:
     def interrupt(self) -> None:
         """As Ctrl-C at the launch alone; unshare does not hand signals on."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        target = int(children[0]) if alone() and children else self.process.pid
+        target = int(children[0]) if self._wrapped and children else self.process.pid
         os.kill(target, signal.SIGINT)
 
     def text(self) -> str:
