@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from humanoid_rl.launching import ahead_of_others
 
@@ -111,10 +111,13 @@ class RealLaunch:
         prefix: of the command line, `alone` by default.
     """
 
+    last: ClassVar[RealLaunch | None] = None
+
     def __init__(
         self, arguments: dict[str, str], log: Path, *, terminal: bool = False, prefix: list[str] | None = None
     ) -> None:
         self.log = log
+        RealLaunch.last = self
         words = [f"{key}:={value}" for key, value in {"robot": "real", "viewer": "none", **arguments}.items()]
         environment = {key: value for key, value in os.environ.items() if key not in DISCOVERY}
         environment |= {**OTHER_DISCOVERY, "PYTHONUNBUFFERED": "1"}

@@ -56,6 +56,13 @@ class MotionSwitcher:
         return 0, ""
 
 
+class StillG1(VirtualG1):
+    """One that hangs as it is and costs next to nothing, for all that is refused before anything moves."""
+
+    def _step(self) -> None:
+        return
+
+
 def taken(subscription: Any, raw: bool) -> Any:
     with subscription.handle:
         item = subscription.handle.take_message(subscription.msg_type, raw)
@@ -64,11 +71,13 @@ def taken(subscription: Any, raw: bool) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--physics", action="store_true", help="falls and stands; else it hangs still")
     parser.add_argument("--mode", default="ai", help="of the onboard controller")
     parser.add_argument("--releases", type=int, default=1, help="that it takes")
     parser.add_argument("--stuck", action="store_true", help="refuses to be released")
     parser.add_argument("--silent", action="store_true", help="the motion switcher does not answer")
     parser.add_argument("--onboard-commands", action="store_true", help="LowCmds while a mode is active")
+    parser.add_argument("--goes-on", action="store_true", help="LowCmds after the release too")
     parser.add_argument("--soc", type=int, default=87, help="percent, -1: no battery reports")
     parser.add_argument("--mode-machine", type=int, default=5)
     parser.add_argument("--rate", type=float, default=500.0)
@@ -78,7 +87,8 @@ def main() -> None:
     options = parser.parse_args()
 
     robot = load_robot()
-    twin = VirtualG1(robot, start="hoisted", sensor_noise=1.0, mode_machine=options.mode_machine)
+    kind = VirtualG1 if options.physics else StillG1
+    twin = kind(robot, start="hoisted", sensor_noise=1.0, mode_machine=options.mode_machine)
     switcher = MotionSwitcher(options.mode, options.releases, options.stuck)
     onboard = LowCmdWriter(robot.joint_count).damping(options.mode_machine)
 
@@ -110,7 +120,11 @@ def main() -> None:
     low_cmd = node.create_subscription(LowCmd, "/lowcmd", lambda _: None, NEWEST, raw=True)
     response = node.create_publisher(Response, "/api/motion_switcher/response", RELIABLE)
     request = node.create_subscription(Request, "/api/motion_switcher/request", lambda _: None, RELIABLE)
-    command = node.create_publisher(LowCmd, "/lowcmd", RELIABLE) if options.onboard_commands else None
+    command = (
+        node.create_publisher(LowCmd, "/lowcmd", RELIABLE)
+        if options.onboard_commands or options.goes_on
+        else None
+    )
     threading.Thread(target=obey_orders, daemon=True).start()
 
     due = time.monotonic()
@@ -126,7 +140,7 @@ def main() -> None:
             twin.receive(data)
         if (state := twin.cycle()) is not None:
             low_state.publish(state)
-        if command and switcher.mode and cycle % 5 == 0:
+        if command and (switcher.mode or options.goes_on) and cycle % 5 == 0:
             command.publish(onboard)
         if cycle % 10 == 0 and not options.silent and (asked := taken(request, False)) is not None:
             answer = Response()

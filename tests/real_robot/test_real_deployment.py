@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ParamSpec
 
 import pytest
 import rclpy
@@ -27,7 +29,33 @@ from unitree_hg.msg import LowCmd
 from .bench import INTERFACE, FakeG1, RealLaunch, RepeatedCall
 
 CONFIRMED = {"interface": INTERFACE, "confirm": CONFIRM_WORD}
-ATTEMPTS = 3  # a machine that stalls for 20 ms at the wrong moment is not the launch's fault
+BUSY = "end what keeps this machine busy"
+ATTEMPTS = 4  # a machine that stalls for 20 ms at the wrong moment is not the launch's fault
+
+
+class StalledError(Exception):
+    """The safety rules stopped the robot: this machine kept a loop from its deadline."""
+
+
+P = ParamSpec("P")
+
+
+def tried_again_when_busy(test: Callable[P, None]) -> Callable[P, None]:
+    """Where the fake robot did not get to its 500 Hz, its refusal is right and tells nothing of the test."""
+
+    @functools.wraps(test)
+    def attempts(*args: P.args, **kwargs: P.kwargs) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return test(*args, **kwargs)
+            except (AssertionError, StalledError, UserError) as error:
+                busy = RealLaunch.last is not None and BUSY in RealLaunch.last.text()
+                if attempt == ATTEMPTS or not (busy or isinstance(error, StalledError)):
+                    raise
+                print(f"again: {error}")
+                time.sleep(2.0 * attempt)
+
+    return attempts
 
 
 @pytest.fixture
@@ -45,27 +73,19 @@ def operator(domain: int) -> Iterator[Operator]:
         yield made
 
 
-class StalledError(Exception):
-    """The safety rules stopped the robot: this machine kept a loop from its deadline."""
-
-
+@tried_again_when_busy
 def test_robot_is_released_stands_and_runs_and_its_remote_stops_it(
-    domain: int, tmp_path: Path, operator: Operator
+    domain: int, launch_log: Path, operator: Operator
 ) -> None:
-    for attempts_left in reversed(range(ATTEMPTS)):
-        with FakeG1(domain, "--onboard-commands") as robot:
-            before = robot.now()
-            assert before["mode"] == "ai" and before["accepted"] == 0
-            with deploy(domain, tmp_path / f"launch_{attempts_left}.log") as launch:
-                try:
-                    stand_and_run(robot, launch, operator)
-                except (StalledError, UserError) as stalled:
-                    print(f"again: {stalled}")
-                    if not attempts_left:
-                        raise
-                    continue
-                stop_with_the_remote(robot, launch, operator)
-                return
+    with FakeG1(domain, "--physics", "--onboard-commands") as robot:
+        before = robot.now()
+        assert before["mode"] == "ai" and before["accepted"] == 0
+        with deploy(domain, launch_log) as launch:
+            try:
+                stand_and_run(robot, launch, operator)
+            except UserError as error:
+                raise StalledError(str(error)) from None
+            stop_with_the_remote(robot, launch, operator)
 
 
 def stand_and_run(robot: FakeG1, launch: RealLaunch, operator: Operator) -> None:
@@ -106,6 +126,7 @@ def state(operator: Operator) -> int:
     return -1 if status is None else int(status.state)
 
 
+@tried_again_when_busy
 def test_operator_is_told_and_asked_on_the_terminal(domain: int, launch_log: Path) -> None:
     with FakeG1(domain) as robot:
         arguments = {"domain": str(domain), "interface": INTERFACE}
@@ -120,6 +141,7 @@ def test_operator_is_told_and_asked_on_the_terminal(domain: int, launch_log: Pat
 
 
 @pytest.mark.parametrize("word", ["", "yes", "Hanging"])
+@tried_again_when_busy
 def test_other_word_on_the_terminal_leaves_the_robot_as_it_is(
     word: str, domain: int, launch_log: Path
 ) -> None:
@@ -135,6 +157,43 @@ def test_other_word_on_the_terminal_leaves_the_robot_as_it_is(
         )
 
 
+@tried_again_when_busy
+def test_robot_that_changed_while_the_operator_read_is_not_released(domain: int, launch_log: Path) -> None:
+    with FakeG1(domain) as robot:
+        arguments = {"domain": str(domain), "interface": INTERFACE}
+        with RealLaunch(arguments, launch_log, terminal=True) as launch:
+            launch.read_terminal("anything else")
+            robot.order("fault overheat left_knee_joint 95")
+            launch.type_line(CONFIRM_WORD)
+            assert "left_knee_joint: winding at 95" in launch.refusal()
+        assert 1003 not in robot.now()["asked"]
+
+
+@tried_again_when_busy
+def test_line_typed_before_the_question_is_no_answer(domain: int, launch_log: Path) -> None:
+    with FakeG1(domain) as robot:
+        arguments = {"domain": str(domain), "interface": INTERFACE}
+        with RealLaunch(arguments, launch_log, terminal=True) as launch:
+            launch.wait_for("ok  this machine")
+            launch.type_line(CONFIRM_WORD)
+            launch.read_terminal("anything else")
+            time.sleep(1.0)
+            assert 1003 not in robot.now()["asked"]
+            launch.type_line("no")
+            assert "did not confirm ('no' is not" in launch.refusal()
+
+
+@tried_again_when_busy
+def test_commands_that_go_on_after_the_release_are_refused_and_the_robot_said_to_be_limp(
+    domain: int, launch_log: Path
+) -> None:
+    with FakeG1(domain, "--goes-on") as robot, deploy(domain, launch_log) as launch:
+        refusal = launch.refusal(90.0)
+        assert "somebody else commands the robot" in refusal and "RELEASED, the robot is limp" in refusal
+        assert robot.now()["mode"] == ""
+
+
+@tried_again_when_busy
 def test_ctrl_c_at_the_question_leaves_the_robot_as_it_is(domain: int, launch_log: Path) -> None:
     with FakeG1(domain) as robot:
         arguments = {"domain": str(domain), "interface": INTERFACE}
@@ -167,6 +226,7 @@ REFUSED_ROBOTS = {
 
 
 @pytest.mark.parametrize("case", REFUSED_ROBOTS)
+@tried_again_when_busy
 def test_robot_that_is_not_fit_is_refused_in_one_line(case: str, domain: int, launch_log: Path) -> None:
     options, line = REFUSED_ROBOTS[case]
     with FakeG1(domain, *options) as robot:
@@ -199,6 +259,7 @@ def somebody(domain: int, name: str) -> Iterator[Node]:
 
 
 @pytest.mark.parametrize("name", ["robot_twin", "embedded_host", "policy_node"])
+@tried_again_when_busy
 def test_deployment_or_twin_in_the_domain_is_refused(name: str, domain: int, launch_log: Path) -> None:
     with FakeG1(domain), somebody(domain, name), deploy(domain, launch_log) as launch:
         refusal = launch.refusal()
@@ -222,11 +283,13 @@ def test_twin_on_this_machine_is_refused_whatever_its_domain(
         twin.wait()
 
 
+@tried_again_when_busy
 def test_second_robot_in_the_network_is_refused(domain: int, launch_log: Path) -> None:
     with FakeG1(domain), FakeG1(domain), deploy(domain, launch_log) as launch:
         assert "2 publish /lowstate" in launch.refusal()
 
 
+@tried_again_when_busy
 def test_node_that_may_command_the_robot_is_refused_before_it_speaks(domain: int, launch_log: Path) -> None:
     with FakeG1(domain), somebody(domain, "other_controller") as other:
         other.create_publisher(LowCmd, "/lowcmd", 1)
@@ -234,6 +297,7 @@ def test_node_that_may_command_the_robot_is_refused_before_it_speaks(domain: int
             assert "node other_controller publishes /lowcmd" in launch.refusal()
 
 
+@tried_again_when_busy
 def test_program_that_commands_the_robot_without_ros_is_refused(domain: int, launch_log: Path) -> None:
     command = LowCmdWriter(load_robot().joint_count).damping(5)
     with FakeG1(domain, "--mode", ""), somebody(domain, "_no_ros_node") as other:
