@@ -38,6 +38,16 @@ REFUSED_BY_THE_FILE = [
         "confirm:=yes is not the word: confirm:=hanging",
     ),
     ("deploy", ["robot:=real", "interface:=lo", "auto_start:=true"], "auto_start:=true is not possible"),
+    (
+        "deploy",
+        ["robot:=real", "interface:=lo", "start:=hoisted"],
+        "start:=hoisted places the simulated robot",
+    ),
+    (
+        "deploy",
+        ["robot:=real", "interface:=lo", "model:=h1"],
+        "robot:=real is not possible with model:=h1",
+    ),
     ("deploy", ["robot:=real", "interface:=lo", "domain:=233"], "no DDS domain"),
     ("deploy", ["robot:=real", "interface:=lo", "policy:=nowhere"], "no policy 'nowhere'"),
     ("deploy", ["interface:=eth0"], "goes with robot:=real"),

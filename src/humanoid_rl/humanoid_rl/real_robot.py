@@ -53,6 +53,10 @@ def check_real_arguments(chosen: Mapping[str, str]) -> None:
         raise UserError(
             "auto_start:=true is not possible with robot:=real: the operator calls /policy/stand and /policy/start"
         )
+    if chosen["start"] != "standing":
+        raise UserError(
+            f"start:={chosen['start']} places the simulated robot; a real one hangs where it hangs"
+        )
     check_middleware(os.environ)
 
 

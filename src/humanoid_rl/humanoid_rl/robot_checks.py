@@ -148,7 +148,14 @@ def load_preflight_config(path: str | Path) -> PreflightConfig:
 
 def preflight_config_of(robot: str) -> PreflightConfig:
     """The thresholds that ship for a robot. Raises UserError where there are none."""
-    return load_preflight_config(share_dir() / "config" / "preflight" / f"{robot}.yaml")
+    folder = share_dir() / "config" / "preflight"
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if robot not in known:
+        raise UserError(
+            f"robot:=real is not possible with model:={robot}{nearest(robot, known)}: "
+            f"there are preflight thresholds for {', '.join(known)} (config/preflight)"
+        )
+    return load_preflight_config(folder / f"{robot}.yaml")
 
 
 # --- what was received ---------------------------------------------------------------------------------
