@@ -174,6 +174,13 @@ class RealLaunch:
         target = int(children[0]) if self._wrapped and children else self.process.pid
         os.kill(target, signal.SIGINT)
 
+    def kill_node(self, executable: str) -> None:
+        """SIGKILL for one of its nodes."""
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self._members()}
+        found = [pid for pid, command in commands.items() if f"/{executable}\0".encode() in command]
+        assert len(found) == 1, commands
+        os.kill(found[0], signal.SIGKILL)
+
     def text(self) -> str:
         """What it has printed."""
         return self.log.read_text(errors="replace")

@@ -33,6 +33,7 @@ BUSY = 7002
 RELIABLE = QoSProfile(depth=1)
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 BATTERY_CYCLES = 250
+COME_TO_REST = 3.0  # s, the robot's time; done before it says a word
 REPORT_CYCLES = 250
 
 
@@ -57,10 +58,11 @@ class MotionSwitcher:
 
 
 class StillG1(VirtualG1):
-    """One that hangs as it is and costs next to nothing, for all that is refused before anything moves."""
+    """One that has come to rest on its hoist and then costs next to nothing: for what is refused before it moves."""
 
     def _step(self) -> None:
-        return
+        if self.time < COME_TO_REST:
+            super()._step()
 
 
 def taken(subscription: Any, raw: bool) -> Any:
@@ -90,6 +92,8 @@ def main() -> None:
     kind = VirtualG1 if options.physics else StillG1
     twin = kind(robot, start="hoisted", sensor_noise=1.0, mode_machine=options.mode_machine)
     switcher = MotionSwitcher(options.mode, options.releases, options.stuck)
+    while twin.time < COME_TO_REST:
+        twin.cycle()
     onboard = LowCmdWriter(robot.joint_count).damping(options.mode_machine)
 
     def fault(words: list[str]) -> None:

@@ -127,6 +127,15 @@ def state(operator: Operator) -> int:
 
 
 @tried_again_when_busy
+def test_deployment_does_not_go_on_without_the_remote_s_e_stop(domain: int, launch_log: Path) -> None:
+    with FakeG1(domain), deploy(domain, launch_log) as launch:
+        launch.wait_for("[wireless_remote]: no remote")
+        launch.kill_node("wireless_remote")
+        assert launch.process.wait(20.0) == 1
+        assert "wireless_remote ended with exit code -9: ending the launch" in launch.text()
+
+
+@tried_again_when_busy
 def test_operator_is_told_and_asked_on_the_terminal(domain: int, launch_log: Path) -> None:
     with FakeG1(domain) as robot:
         arguments = {"domain": str(domain), "interface": INTERFACE}
