@@ -1,9 +1,11 @@
-"""A policy on the simulated robot: twin, host, policy node and a viewer, each a process of its own.
+"""A policy on a robot: the twin that simulates one, host, policy node and a viewer, each a process of its own.
 
     ros2 launch humanoid_rl deploy.launch.py robot:=sim policy:=g1_stand
+    ros2 launch humanoid_rl deploy.launch.py robot:=real interface:=eth0 policy:=g1_stand
 
-Everything that can be refused is refused before the first node starts. The nodes find each other in any
-order. When the policy node ends, the host is left time to hold the robot in damping; then the launch ends.
+Everything that can be refused is refused before the first node starts; a real robot has to pass a preflight, and
+the operator to confirm it (humanoid_rl/real_robot.py). The nodes find each other in any order. When the policy
+node ends, the host is left time to hold the robot in damping; then the launch ends.
 """
 
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from humanoid_rl.hosts import HOSTS, choose_host, host_actions
 from humanoid_rl.launching import confined_to_this_machine, refuse_unknown_arguments
 from humanoid_rl.preflight import check_domain_free, check_domain_number, check_policy, find_policy
+from humanoid_rl.real_robot import after_preflight, check_real_arguments, confined_to_robot
 from humanoid_rl.supervised_node import supervised_node
 from humanoid_rl.viewing import VIEWERS, choose_viewer, viewer_actions
 from humanoid_rl_core.errors import UserError
@@ -40,17 +43,24 @@ ARGUMENTS = [
         description="auto: RViz or the browser view where there is a display, else none.",
     ),
     DeclareLaunchArgument("port", default_value="8080", description="TCP port of the browser view."),
-    DeclareLaunchArgument("domain", default_value="", description="DDS domain; empty: ROS_DOMAIN_ID."),
+    DeclareLaunchArgument(
+        "domain", default_value="", description="DDS domain; empty: ROS_DOMAIN_ID, with robot:=real the robot's 0."
+    ),
     DeclareLaunchArgument(
         "interface", default_value="", description="Network interface of the robot (robot:=real)."
+    ),
+    DeclareLaunchArgument(
+        "confirm", default_value="",
+        description="robot:=real: the word that the operator is asked for otherwise, for use by scripts.",
     ),
     DeclareLaunchArgument(
         "start", default_value="standing", choices=["standing", "hoisted"],
         description="Where the twin starts: soles on the floor, or hanging from the crane.",
     ),
     DeclareLaunchArgument(
-        "auto_start", default_value="true", choices=BOOLEAN,
-        description="Stand up and start the policy; false: wait for /policy/stand and /policy/start.",
+        "auto_start", default_value="", choices=["", *BOOLEAN],
+        description="Stand up and start the policy; false: wait for /policy/stand and /policy/start, "
+        "as robot:=real always does; empty: true with robot:=sim.",
     ),
 ]  # fmt: skip
 
@@ -58,12 +68,7 @@ ARGUMENTS = [
 def refuse_unavailable(context: LaunchContext) -> None:
     """What this version cannot do is said first, in one line."""
     chosen = context.launch_configurations
-    if chosen["robot"] == "real" and not chosen["interface"]:
-        raise UserError("robot:=real needs interface:=, the network interface the robot is connected to")
-    if chosen["robot"] == "real":
-        raise UserError("robot:=real is not complete in this version and starts nothing: use robot:=sim")
-    if chosen["interface"]:
-        raise UserError("interface:= goes with robot:=real; robot:=sim stays on this machine")
+    check_real_arguments(chosen)
     choose_host(chosen["host"])
     check_domain_number(chosen["domain"])
     if not chosen["port"].isdecimal():
@@ -72,8 +77,11 @@ def refuse_unavailable(context: LaunchContext) -> None:
 
 
 def confine(context: LaunchContext) -> list[Any]:
-    """A twin and its host never leave this machine: they must not find, or be found by, a robot."""
-    return confined_to_this_machine(context.launch_configurations["domain"])
+    """A twin never leaves this machine, so that no robot finds it; a robot's nodes keep to its interface."""
+    chosen = context.launch_configurations
+    if chosen["robot"] == "real":
+        return confined_to_robot(chosen)
+    return confined_to_this_machine(chosen["domain"])
 
 
 def bring_up(context: LaunchContext) -> list[Any]:
@@ -82,21 +90,22 @@ def bring_up(context: LaunchContext) -> list[Any]:
     host = choose_host(chosen["host"])
     policy = find_policy(chosen["policy"])
     contract = check_policy(policy, chosen["model"], chosen["variant"])
-    check_domain_free()
     robot = {"robot": chosen["model"], "variant": chosen["variant"]}
-    return [
+    real = chosen["robot"] == "real"
+    auto_start = not real and chosen["auto_start"] != "false"
+    twin = supervised_node(
+        "humanoid_rl_sim",
+        "robot_twin",
+        parameters={**robot, "start": chosen["start"]},
+        priority=TWIN_PRIORITY,
+    )
+    nodes = [
         LogInfo(msg=f"policy {contract.name}: {policy}"),
-        supervised_node(
-            "humanoid_rl_sim",
-            "robot_twin",
-            parameters={**robot, "start": chosen["start"]},
-            priority=TWIN_PRIORITY,
-        ),
         *host_actions(host, **robot, policy_period=contract.control_period, activate=True),
         supervised_node(
             "humanoid_rl_inference",
             "policy_node",
-            parameters={**robot, "policy": str(policy), "auto_start": chosen["auto_start"] == "true"},
+            parameters={**robot, "policy": str(policy), "auto_start": auto_start},
             grace=SINKING_TIME,
             priority=POLICY_PRIORITY,
         ),
@@ -108,6 +117,11 @@ def bring_up(context: LaunchContext) -> list[Any]:
             described=host == "ros2_control",
         ),
     ]
+    if real:
+        remote = supervised_node("humanoid_rl_inference", "wireless_remote")
+        return after_preflight(chosen, contract, [*nodes, remote])
+    check_domain_free()
+    return [twin, *nodes]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -14,7 +14,7 @@ from humanoid_rl_core.resources import share_dir
 DECLARED = {
     "train": {"task", "sim", "num_envs", "steps", "seed", "name", "resume", "viewer", "port", "domain"},
     "deploy": {
-        "robot", "model", "variant", "policy", "host", "viewer", "port", "domain", "interface", "start",
+        "robot", "model", "variant", "policy", "host", "viewer", "port", "domain", "interface", "confirm", "start",
         "auto_start",
     },
     "view": {"viewer", "model", "variant", "port", "domain"},
@@ -22,9 +22,36 @@ DECLARED = {
 
 # launch file, arguments, what the one line has to say; these get past the choices.
 REFUSED_BY_THE_FILE = [
-    ("deploy", ["robot:=real"], "needs interface:="),
-    ("deploy", ["robot:=real", "interface:=eth0"], "robot:=real is not complete"),
+    (
+        "deploy",
+        ["robot:=real"],
+        "needs interface:=, the network interface the robot is connected to (there are: lo",
+    ),
+    (
+        "deploy",
+        ["robot:=real", "interface:=eth77"],
+        "interface:=eth77: this machine has no such network interface",
+    ),
+    (
+        "deploy",
+        ["robot:=real", "interface:=lo", "confirm:=yes"],
+        "confirm:=yes is not the word: confirm:=hanging",
+    ),
+    ("deploy", ["robot:=real", "interface:=lo", "auto_start:=true"], "auto_start:=true is not possible"),
+    (
+        "deploy",
+        ["robot:=real", "interface:=lo", "start:=hoisted"],
+        "start:=hoisted places the simulated robot",
+    ),
+    (
+        "deploy",
+        ["robot:=real", "interface:=lo", "model:=h1"],
+        "robot:=real is not possible with model:=h1",
+    ),
+    ("deploy", ["robot:=real", "interface:=lo", "domain:=233"], "no DDS domain"),
+    ("deploy", ["robot:=real", "interface:=lo", "policy:=nowhere"], "no policy 'nowhere'"),
     ("deploy", ["interface:=eth0"], "goes with robot:=real"),
+    ("deploy", ["confirm:=hanging"], "goes with robot:=real"),
     ("deploy", ["host:=ros2_control"], "host:=embedded"),
     ("deploy", ["policy:=nowhere"], "no policy 'nowhere'"),
     ("deploy", ["policy:=/nowhere/policy.onnx"], "/nowhere/policy.onnx does not exist"),

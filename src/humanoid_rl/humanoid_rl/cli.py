@@ -90,11 +90,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--seed", type=_seed, default=0, metavar="N")
 
-    deploy = command("deploy", "Run a policy on the simulated robot over ROS 2 (deploy.launch.py).")
+    deploy = command("deploy", "Run a policy on a robot over ROS 2 (deploy.launch.py).")
     deploy.add_argument("--policy", default="", help="ONNX file, name in policies/ or run")
     deploy.add_argument("--host", default="embedded", help="embedded")
     deploy.add_argument("--viewer", default="auto", help="auto, rviz, web or none")
-    deploy.add_argument("--robot", default="sim", help="sim")
+    deploy.add_argument("--robot", default="sim", help="sim, or real (docs/deploy_on_a_g1.md)")
     deploy.add_argument("arguments", nargs="*", metavar="KEY:=VALUE", help="further launch arguments")
 
     view = command("view", "Show the live robot in RViz or in the browser (view.launch.py).")

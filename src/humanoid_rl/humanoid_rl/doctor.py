@@ -117,6 +117,7 @@ def check_workspace() -> Iterator[Finding]:
     """The built packages, the shared files and the policies."""
     for package in (
         "unitree_hg",
+        "unitree_api",
         "humanoid_rl_interfaces",
         "humanoid_rl_core",
         "humanoid_rl_sim",

@@ -132,6 +132,16 @@ def known_robots() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (share_dir() / "config" / "robot").glob("*.yaml")))
 
 
+def variants_of(name: str) -> Mapping[str, tuple[int, ...]]:
+    """The LowState.mode_machine ids of each variant that config/robot/<name>.yaml describes.
+
+    Raises:
+        UserError: unknown robot, or the file is not as it must be.
+    """
+    _, config = _robot_config(share_dir(), name)
+    return {variant: spec.mode_machine for variant, spec in config.variants.items()}
+
+
 def load_robot(name: str = "g1", variant: str = "rev_1_0") -> RobotModel:
     """The robot described by config/robot/<name>.yaml and the xacro it names. Cached.
 
@@ -147,11 +157,7 @@ def load_robot(name: str = "g1", variant: str = "rev_1_0") -> RobotModel:
 
 @lru_cache
 def _load(share: Path, name: str, variant: str) -> RobotModel:
-    path = share / "config" / "robot" / f"{name}.yaml"
-    known = known_robots()
-    if name not in known:
-        raise UserError(f"unknown robot '{name}'{nearest(name, known)} (known: {', '.join(known)})")
-    config = load_dataclass(_RobotConfig, load_yaml(path), str(path))
+    path, config = _robot_config(share, name)
     if variant not in config.variants:
         raise UserError(
             f"robot {name} has no variant '{variant}'{nearest(variant, config.variants)} "
@@ -159,6 +165,14 @@ def _load(share: Path, name: str, variant: str) -> RobotModel:
         )
     urdf = expand_xacro(share / "urdf" / config.description, {"variant": variant})
     return build_robot(name, variant, config, urdf, str(path))
+
+
+def _robot_config(share: Path, name: str) -> tuple[Path, _RobotConfig]:
+    path = share / "config" / "robot" / f"{name}.yaml"
+    known = known_robots()
+    if name not in known:
+        raise UserError(f"unknown robot '{name}'{nearest(name, known)} (known: {', '.join(known)})")
+    return path, load_dataclass(_RobotConfig, load_yaml(path), str(path))
 
 
 def expand_xacro(path: str | Path, arguments: Mapping[str, str]) -> str:

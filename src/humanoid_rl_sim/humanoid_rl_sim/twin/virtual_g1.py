@@ -388,6 +388,10 @@ class VirtualG1:
 
     # --- the wire ---
 
+    def set_wireless_remote(self, data: bytes) -> None:
+        """What LowState carries from the gamepad from now on: 40 bytes, `humanoid_rl_core.wireless_remote`."""
+        self._record["wireless_remote"][:] = np.frombuffer(data, np.uint8)
+
     def receive(self, cdr: bytes) -> bool:
         """Takes one LowCmd as it came over DDS. Returns whether it was obeyed; `rejected` says why not."""
         reason = self._refusal(cdr)
