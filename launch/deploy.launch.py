@@ -8,6 +8,7 @@ the operator to confirm it (humanoid_rl/real_robot.py). The nodes find each othe
 node ends, the host is left time to hold the robot in damping; then the launch ends.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from humanoid_rl.hosts import HOSTS, choose_host, host_actions
@@ -17,8 +18,11 @@ from humanoid_rl.real_robot import after_preflight, check_real_arguments, confin
 from humanoid_rl.supervised_node import supervised_node
 from humanoid_rl.viewing import VIEWERS, choose_viewer, viewer_actions
 from humanoid_rl_core.errors import UserError
+from humanoid_rl_core.real_time import RealTime
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
+
+from humanoid_rl import security
 
 # After the policy node is gone the robot sinks in damping; the host stays for that long.
 SINKING_TIME = 2.0
@@ -62,6 +66,24 @@ ARGUMENTS = [
         description="Stand up and start the policy; false: wait for /policy/stand and /policy/start, "
         "as robot:=real always does; empty: true with robot:=sim.",
     ),
+    DeclareLaunchArgument(
+        "provider", default_value="cpu", choices=["cpu", "cuda", "tensorrt"],
+        description="onnxruntime's execution provider; one that cannot be had is refused.",
+    ),
+    DeclareLaunchArgument(
+        "rt", default_value="false", choices=BOOLEAN,
+        description="SCHED_FIFO and locked memory for host and policy node (docs/realtime.md).",
+    ),
+    DeclareLaunchArgument("host_cpu", default_value="-1", description="Processor of the host's cycle; -1: any."),
+    DeclareLaunchArgument("policy_cpu", default_value="-1", description="That of the policy node; -1: any."),
+    DeclareLaunchArgument(
+        "security", default_value="false", choices=BOOLEAN,
+        description="DDS security (SROS 2): whoever has no key is not heard (docs/safety.md).",
+    ),
+    DeclareLaunchArgument(
+        "keystore", default_value="~/.ros/humanoid_rl_keystore",
+        description="Folder of the keys of security:=true; made when it is missing.",
+    ),
 ]  # fmt: skip
 
 
@@ -69,6 +91,9 @@ def refuse_unavailable(context: LaunchContext) -> None:
     """What this version cannot do is said first, in one line."""
     chosen = context.launch_configurations
     check_real_arguments(chosen)
+    security.check_arguments(chosen)
+    for name in ("host_cpu", "policy_cpu"):
+        processor(chosen, name)
     choose_host(chosen["host"])
     check_domain_number(chosen["domain"])
     if not chosen["port"].isdecimal():
@@ -76,18 +101,31 @@ def refuse_unavailable(context: LaunchContext) -> None:
     choose_viewer(chosen["viewer"])
 
 
+def processor(chosen: Mapping[str, str], name: str) -> int:
+    """Number of a processor of this machine, -1 for any."""
+    if not chosen[name].lstrip("-").isdecimal():
+        raise UserError(f"{name}:={chosen[name]} is no number of a processor")
+    return RealTime(cpu=int(chosen[name])).cpu
+
+
 def confine(context: LaunchContext) -> list[Any]:
     """A twin never leaves this machine, so that no robot finds it; a robot's nodes keep to its interface."""
     chosen = context.launch_configurations
     if chosen["robot"] == "real":
         return confined_to_robot(chosen)
-    return confined_to_this_machine(chosen["domain"])
+    security.prepare(chosen)
+    as_operator = security.secured(chosen, "operator").items()
+    return [
+        *confined_to_this_machine(chosen["domain"]),
+        *(SetEnvironmentVariable(name, value) for name, value in as_operator),
+    ]
 
 
 def bring_up(context: LaunchContext) -> list[Any]:
     """Preflight, then every process."""
     chosen = context.launch_configurations
-    host = choose_host(chosen["host"])
+    host = "embedded" if chosen["security"] == "true" else choose_host(chosen["host"])
+    real_time = chosen["rt"] == "true"
     policy = find_policy(chosen["policy"])
     contract = check_policy(policy, chosen["model"], chosen["variant"])
     robot = {"robot": chosen["model"], "variant": chosen["variant"]}
@@ -97,15 +135,33 @@ def bring_up(context: LaunchContext) -> list[Any]:
         "humanoid_rl_sim",
         "robot_twin",
         parameters={**robot, "start": chosen["start"]},
+        environment=security.secured(chosen, "robot_twin"),
         priority=TWIN_PRIORITY,
     )
     nodes = [
         LogInfo(msg=f"policy {contract.name}: {policy}"),
-        *host_actions(host, **robot, policy_period=contract.control_period, activate=True),
+        *host_actions(
+            host,
+            **robot,
+            policy_period=contract.control_period,
+            activate=True,
+            real_time=real_time,
+            cpu=processor(chosen, "host_cpu"),
+            environment=security.secured(chosen, "embedded_host"),
+        ),
         supervised_node(
             "humanoid_rl_inference",
             "policy_node",
-            parameters={**robot, "policy": str(policy), "auto_start": auto_start},
+            parameters={
+                **robot,
+                "policy": str(policy),
+                "auto_start": auto_start,
+                "provider": chosen["provider"],
+                "rt_priority": POLICY_PRIORITY if real_time else 0,
+                "cpu": processor(chosen, "policy_cpu"),
+                "lock_memory": real_time,
+            },
+            environment=security.secured(chosen, "policy_node"),
             grace=SINKING_TIME,
             priority=POLICY_PRIORITY,
         ),

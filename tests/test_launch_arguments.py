@@ -15,9 +15,10 @@ DECLARED = {
     "train": {"task", "sim", "num_envs", "steps", "seed", "name", "resume", "viewer", "port", "domain"},
     "deploy": {
         "robot", "model", "variant", "policy", "host", "viewer", "port", "domain", "interface", "confirm", "start",
-        "auto_start",
+        "auto_start", "provider", "rt", "host_cpu", "policy_cpu", "security", "keystore",
     },
     "view": {"viewer", "model", "variant", "port", "domain"},
+    "host": {"host", "model", "variant", "policy_period", "domain"},
 }  # fmt: skip
 
 # launch file, arguments, what the one line has to say; these get past the choices.
@@ -52,7 +53,11 @@ REFUSED_BY_THE_FILE = [
     ("deploy", ["robot:=real", "interface:=lo", "policy:=nowhere"], "no policy 'nowhere'"),
     ("deploy", ["interface:=eth0"], "goes with robot:=real"),
     ("deploy", ["confirm:=hanging"], "goes with robot:=real"),
-    ("deploy", ["host:=ros2_control"], "host:=embedded"),
+    ("deploy", ["security:=true", "robot:=real", "interface:=lo", "confirm:=hanging"], "keep others off"),
+    ("deploy", ["security:=true", "host:=ros2_control"], "has no enclave for host:=ros2_control"),
+    ("deploy", ["host_cpu:=4096"], "expected 0 to "),
+    ("deploy", ["policy_cpu:=x"], "policy_cpu:=x is no number of a processor"),
+    ("host", ["policy_period:=soon"], "policy_period:=soon is no number of seconds"),
     ("deploy", ["policy:=nowhere"], "no policy 'nowhere'"),
     ("deploy", ["policy:=/nowhere/policy.onnx"], "/nowhere/policy.onnx does not exist"),
     ("deploy", ["policy:={text}"], "text.onnx"),
@@ -142,6 +147,8 @@ def test_launch_file_refuses_before_anything_starts(
         ("deploy", "polcy:=x", "did you mean 'policy'"),
         ("deploy", "viewer:=rvizz", "rvizz"),
         ("view", "prot:=1", "did you mean 'port'"),
+        ("host", "polcy_period:=0.02", "did you mean 'policy_period'"),
+        ("deploy", "provider:=rocm", "rocm"),
     ],
 )
 def test_unknown_argument_or_choice_is_refused_under_ros2_launch_too(
@@ -159,11 +166,11 @@ def test_arguments_of_an_including_launch_file_are_its_own_affair(tmp_path: Path
         "def generate_launch_description():\n"
         f"    source = PythonLaunchDescriptionSource({str(launch_file('deploy'))!r})\n"
         "    return LaunchDescription([IncludeLaunchDescription(source,\n"
-        "        launch_arguments={'host': 'ros2_control'}.items())])\n"
+        "        launch_arguments={'interface': 'eth0'}.items())])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", ROS2_LAUNCH, str(outer), "colour:=red"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
     )  # fmt: skip
-    # It got as far as the host, past the argument that deploy.launch.py does not know.
-    assert "host:=embedded" in the_error(done)
+    # It got as far as the interface, past the argument that deploy.launch.py does not know.
+    assert "goes with robot:=real" in the_error(done)

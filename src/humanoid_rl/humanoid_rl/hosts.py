@@ -63,7 +63,17 @@ def choose_host(host: str) -> str:
     return "embedded" if missing else "ros2_control"
 
 
-def host_actions(host: str, *, robot: str, variant: str, policy_period: float, activate: bool) -> list[Any]:
+def host_actions(
+    host: str,
+    *,
+    robot: str,
+    variant: str,
+    policy_period: float,
+    activate: bool,
+    real_time: bool = False,
+    cpu: int = -1,
+    environment: dict[str, str] | None = None,
+) -> list[Any]:
     """Launch actions of a host.
 
     Args:
@@ -72,17 +82,27 @@ def host_actions(host: str, *, robot: str, variant: str, policy_period: float, a
         variant: its variant.
         policy_period: s, period of the joint commands; three of them without one latch the host.
         activate: follow joint commands from the start instead of waiting for /host/activate.
+        real_time: SCHED_FIFO and locked memory, docs/realtime.md.
+        cpu: processor of the cycle, -1 for any.
+        environment: variables on top of the launch's own; the embedded host's.
     """
     if host == "embedded":
-        parameters = {
+        options = {
             "robot": robot, "variant": variant, "auto_activate": activate, "policy_period": policy_period,
+            "rt_priority": HOST_PRIORITY if real_time else 0, "cpu": cpu, "lock_memory": real_time,
         }  # fmt: skip
         return [
             supervised_node(
-                "humanoid_rl_hardware", "embedded_host", parameters=parameters, priority=HOST_PRIORITY
+                "humanoid_rl_hardware", "embedded_host", parameters=options, environment=environment,
+                priority=HOST_PRIORITY,
             )
-        ]
-    return _ros2_control(load_robot(robot, variant), policy_period, activate)
+        ]  # fmt: skip
+    parameters = control_parameters(load_robot(robot, variant), policy_period, activate)
+    manager = parameters["controller_manager"]["ros__parameters"]
+    manager["lock_memory"] = real_time
+    if cpu >= 0:
+        manager["cpu_affinity"] = [cpu]
+    return _ros2_control(load_robot(robot, variant), parameters)
 
 
 def control_parameters(robot: RobotModel, policy_period: float, activate: bool) -> dict[str, Any]:
@@ -121,12 +141,11 @@ def _without_shared_memory() -> dict[str, str]:
     return {name: value for name, value in environment.items() if os.environ.get(name) != value}
 
 
-def _ros2_control(robot: RobotModel, policy_period: float, activate: bool) -> list[Any]:
+def _ros2_control(robot: RobotModel, parameters: dict[str, Any]) -> list[Any]:
     """robot_state_publisher, controller manager, and the spawner that brings up the controllers."""
     from launch.actions import OpaqueFunction, RegisterEventHandler
     from launch.event_handlers import OnShutdown
 
-    parameters = control_parameters(robot, policy_period, activate)
     manager = parameters["controller_manager"]["ros__parameters"]
     state_timeout = parameters["joint_command_controller"]["ros__parameters"]["state_timeout"]
     description = control_description(robot, state_timeout, manager["thread_priority"])

@@ -28,6 +28,44 @@ PROBE = (
 )
 
 
+def check_arguments(chosen: Mapping[str, str]) -> None:
+    """Refuse arguments of deploy.launch.py that security:=true cannot go with.
+
+    Raises:
+        UserError: see the line.
+    """
+    if chosen["security"] != "true":
+        return
+    if chosen["robot"] == "real":
+        raise UserError(
+            "security:=true cannot protect the link to a robot: one that speaks without it is not heard; "
+            "keep others off its network"
+        )
+    if chosen["host"] == "ros2_control":
+        raise UserError("security:=true has no enclave for host:=ros2_control: take host:=embedded")
+
+
+def secured(chosen: Mapping[str, str], name: str) -> dict[str, str]:
+    """Environment variables of a process of a deployment under `chosen`: none without security:=true."""
+    return security_environment(keystore(chosen), name) if chosen["security"] == "true" else {}
+
+
+def keystore(chosen: Mapping[str, str]) -> Path:
+    """Folder of the keys, from the argument `keystore`."""
+    return Path(chosen["keystore"]).expanduser().resolve()
+
+
+def prepare(chosen: Mapping[str, str]) -> None:
+    """Make the keystore that security:=true needs, and refuse a middleware that cannot be secured.
+
+    Raises:
+        UserError: see `make_keystore` and `check_middleware`.
+    """
+    if chosen["security"] == "true":
+        make_keystore(keystore(chosen))
+        check_middleware(keystore(chosen))
+
+
 def enclave(name: str) -> str:
     """Full name of an enclave of `ENCLAVES`."""
     assert name in ENCLAVES, name
