@@ -118,7 +118,8 @@ class RealLaunch:
     ) -> None:
         self.log = log
         RealLaunch.last = self
-        words = [f"{key}:={value}" for key, value in {"robot": "real", "viewer": "none", **arguments}.items()]
+        chosen = {"robot": "real", "viewer": "none", "host": "embedded", **arguments}
+        words = [f"{key}:={value}" for key, value in chosen.items()]
         environment = {key: value for key, value in os.environ.items() if key not in DISCOVERY}
         environment |= {**OTHER_DISCOVERY, "PYTHONUNBUFFERED": "1"}
         self._master = -1

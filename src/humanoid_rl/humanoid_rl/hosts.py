@@ -8,11 +8,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import rclpy
 import yaml
+from ament_index_python.packages import get_package_prefix
 from humanoid_rl_core.dds_transport import keep_off_shared_memory
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import RobotModel, expand_xacro, load_robot
+from launch.actions import OpaqueFunction, RegisterEventHandler
+from launch.event_handlers import OnShutdown
 
 from humanoid_rl.supervised_node import supervised_node
 from humanoid_rl.viewing import installed
@@ -31,8 +35,6 @@ HOST_PRIORITY = 30
 
 def missing_for_ros2_control() -> str:
     """What keeps ros2_control from being the host, with the remedy; empty when nothing does."""
-    from ament_index_python.packages import get_package_prefix
-
     absent = [package for package in NEEDED if not installed(package)]
     if absent:
         names = " ".join(f"ros-$ROS_DISTRO-{name.replace('_', '-')}" for name in absent)
@@ -102,7 +104,8 @@ def host_actions(
     manager["lock_memory"] = real_time
     if cpu >= 0:
         manager["cpu_affinity"] = [cpu]
-    return _ros2_control(load_robot(robot, variant), parameters)
+    # Only when it comes to be started: a preflight before it may refuse, and files would be left.
+    return [OpaqueFunction(function=lambda _: _ros2_control(load_robot(robot, variant), parameters))]
 
 
 def control_parameters(robot: RobotModel, policy_period: float, activate: bool) -> dict[str, Any]:
@@ -134,8 +137,6 @@ def control_description(robot: RobotModel, state_timeout: float, sender_priority
 
 def _without_shared_memory() -> dict[str, str]:
     """What a process that cannot do it by itself needs in its environment; humanoid_rl_core/dds_transport.py."""
-    import rclpy
-
     environment = dict(os.environ)
     keep_off_shared_memory(environment, rclpy.get_rmw_implementation_identifier())
     return {name: value for name, value in environment.items() if os.environ.get(name) != value}
@@ -143,9 +144,6 @@ def _without_shared_memory() -> dict[str, str]:
 
 def _ros2_control(robot: RobotModel, parameters: dict[str, Any]) -> list[Any]:
     """robot_state_publisher, controller manager, and the spawner that brings up the controllers."""
-    from launch.actions import OpaqueFunction, RegisterEventHandler
-    from launch.event_handlers import OnShutdown
-
     manager = parameters["controller_manager"]["ros__parameters"]
     state_timeout = parameters["joint_command_controller"]["ros__parameters"]["state_timeout"]
     description = control_description(robot, state_timeout, manager["thread_priority"])
