@@ -158,6 +158,7 @@ def main() -> None:
             gravity = rotation.projected_gravity(base.quaternion)
             report = {
                 "time": time.monotonic(),
+                "position": [float(value) for value in base.position[:2]],
                 "height": float(base.position[2]),
                 "tilt": float(np.arccos(np.clip(-gravity[2], -1.0, 1.0))),
                 "hoist": twin.hoist_state,

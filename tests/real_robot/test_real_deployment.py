@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec
 
+import numpy as np
 import pytest
 import rclpy
+from geometry_msgs.msg import TwistStamped
 from humanoid_rl.deployment import confined
 from humanoid_rl.hosts import installed_hosts
 from humanoid_rl.operator_client import Operator
@@ -31,6 +33,7 @@ from .bench import INTERFACE, FakeG1, RealLaunch, RepeatedCall
 
 CONFIRMED = {"interface": INTERFACE, "confirm": CONFIRM_WORD}
 BUSY = "end what keeps this machine busy"
+WALK = 10.0  # s
 ATTEMPTS = 4  # a machine that stalls for 20 ms at the wrong moment is not the launch's fault
 
 
@@ -88,6 +91,48 @@ def test_robot_is_released_stands_and_runs_and_its_remote_stops_it(
             except UserError as error:
                 raise StalledError(str(error)) from None
             stop_with_the_remote(robot, launch, operator)
+
+
+@pytest.mark.parametrize("host", installed_hosts())
+@tried_again_when_busy
+def test_robot_walks_where_it_is_told_and_stops(
+    domain: int, launch_log: Path, operator: Operator, host: str
+) -> None:
+    with (
+        FakeG1(domain, "--physics", "--onboard-commands") as robot,
+        deploy(domain, launch_log, host=host, policy="g1_walk") as launch,
+    ):
+        try:
+            stand_and_run(robot, launch, operator)
+        except UserError as error:
+            raise StalledError(str(error)) from None
+        begin = np.array(robot.now()["position"])
+        command(operator, 0.5, WALK)
+        walked = np.array(robot.now()["position"]) - begin
+        command(operator, 0.0, 2.0)
+        stopped = np.array(robot.now()["position"])
+        command(operator, 0.0, 2.0)
+        assert 0.7 * 0.5 * WALK < np.linalg.norm(walked) < 1.3 * 0.5 * WALK
+        assert np.linalg.norm(np.array(robot.now()["position"]) - stopped) < 0.3
+        assert robot.now()["height"] > 0.6 and robot.now()["rejected"] == 0
+        launch.interrupt()
+        assert launch.process.wait(20.0) == 130
+
+
+def command(operator: Operator, vx: float, seconds: float) -> None:
+    """Sends a velocity (m/s, forward) for that long, and watches the policy run."""
+    publisher = operator.observer.create_publisher(TwistStamped, "/cmd_vel", 10)
+    message = TwistStamped()
+    message.twist.linear.x = vx
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        message.header.stamp = operator.observer.get_clock().now().to_msg()
+        publisher.publish(message)
+        status = operator.status()
+        if status is not None and status.state != PolicyStatus.RUNNING:
+            raise StalledError(status.cause)
+        time.sleep(0.05)
+    operator.observer.destroy_publisher(publisher)
 
 
 def stand_and_run(robot: FakeG1, launch: RealLaunch, operator: Operator) -> None:
