@@ -112,9 +112,11 @@ def test_robot_walks_where_it_is_told_and_stops(
         command(operator, 0.0, 2.0)
         stopped = np.array(robot.now()["position"])
         command(operator, 0.0, 2.0)
+        end = robot.now()
+        still_running(operator)
         assert 0.7 * 0.5 * WALK < np.linalg.norm(walked) < 1.3 * 0.5 * WALK
-        assert np.linalg.norm(np.array(robot.now()["position"]) - stopped) < 0.3
-        assert robot.now()["height"] > 0.6 and robot.now()["rejected"] == 0
+        assert np.linalg.norm(np.array(end["position"]) - stopped) < 0.3
+        assert end["height"] > 0.6 and end["rejected"] == 0
         launch.interrupt()
         assert launch.process.wait(20.0) == 130
 
@@ -128,11 +130,16 @@ def command(operator: Operator, vx: float, seconds: float) -> None:
     while time.monotonic() < end:
         message.header.stamp = operator.observer.get_clock().now().to_msg()
         publisher.publish(message)
-        status = operator.status()
-        if status is not None and status.state != PolicyStatus.RUNNING:
-            raise StalledError(status.cause)
+        still_running(operator)
         time.sleep(0.05)
     operator.observer.destroy_publisher(publisher)
+
+
+def still_running(operator: Operator) -> None:
+    """Raises StalledError when the policy was stopped."""
+    status = operator.status()
+    if status is not None and status.state != PolicyStatus.RUNNING:
+        raise StalledError(status.cause)
 
 
 def stand_and_run(robot: FakeG1, launch: RealLaunch, operator: Operator) -> None:
@@ -144,9 +151,7 @@ def stand_and_run(robot: FakeG1, launch: RealLaunch, operator: Operator) -> None
     operator.start()
     end = time.monotonic() + 5.0
     while time.monotonic() < end:
-        status = operator.status()
-        if status is not None and status.state != PolicyStatus.RUNNING:
-            raise StalledError(status.cause)
+        still_running(operator)
         time.sleep(0.05)
     running = robot.now()
     assert running["stiff"] and running["accepted"] > 1000 and running["rejected"] == 0
