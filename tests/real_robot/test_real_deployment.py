@@ -136,9 +136,10 @@ def command(operator: Operator, vx: float, seconds: float) -> None:
 
 
 def still_running(operator: Operator) -> None:
-    """Raises StalledError when the policy was stopped."""
+    """Raises StalledError when the policy was stopped; a fall is no stall."""
     status = operator.status()
     if status is not None and status.state != PolicyStatus.RUNNING:
+        assert "tilt" not in status.cause, status.cause
         raise StalledError(status.cause)
 
 
