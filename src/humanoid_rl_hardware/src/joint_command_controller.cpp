@@ -302,11 +302,13 @@ void JointCommandController::publish_slow_topics() {
   HostStatus status;
   std::string cause;
   HostState state{};
+  double activated_for = 0.0;
   {
     const std::lock_guard<std::mutex> lock(rules_mutex_);
     state = rules_->state();
     cause = rules_->cause().text();
     status.rejected_commands = rules_->rejected_commands();
+    activated_for = now - activated_at_;
   }
   status.header.stamp = get_node()->now();
   status.state = static_cast<std::uint8_t>(state);
@@ -334,7 +336,7 @@ void JointCommandController::publish_slow_topics() {
     motor_status_->publish(motors);
   }
 
-  const auto [level, message] = judgement(now, state, cause, link);
+  const auto [level, message] = judgement(activated_for, state, cause, link);
   if (std::pair{state, message} != reported_) {
     if (level == DiagnosticStatus::ERROR) {
       RCLCPP_ERROR(get_node()->get_logger(), "%s", message.c_str());
@@ -372,7 +374,7 @@ void JointCommandController::publish_slow_topics() {
   diagnostics_->publish(array);
 }
 
-std::pair<std::uint8_t, std::string> JointCommandController::judgement(double now, HostState state,
+std::pair<std::uint8_t, std::string> JointCommandController::judgement(double activated_for, HostState state,
                                                                        const std::string& cause,
                                                                        const Link& link) const {
   if (!active_.load()) {
@@ -383,7 +385,7 @@ std::pair<std::uint8_t, std::string> JointCommandController::judgement(double no
     return {level, "damping: " + cause};
   }
   if (state == HostState::waiting_state) {
-    if (now - activated_at_ <= kStateDeadline) {
+    if (activated_for <= kStateDeadline) {
       return {DiagnosticStatus::WARN, "waiting for the first LowState"};
     }
     const std::string reason =

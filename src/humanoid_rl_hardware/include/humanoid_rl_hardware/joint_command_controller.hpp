@@ -79,8 +79,8 @@ class JointCommandController final : public controller_interface::ControllerInte
   void receive(const humanoid_rl_interfaces::msg::JointCommand& message);
   void serve(const std::string& name, std::function<Reply()> request);
   void publish_slow_topics();
-  std::pair<std::uint8_t, std::string> judgement(double now, HostState state, const std::string& cause,
-                                                 const Link& link) const;
+  std::pair<std::uint8_t, std::string> judgement(double activated_for, HostState state,
+                                                 const std::string& cause, const Link& link) const;
   void count_misses(double now) noexcept;
   void command(Output output) noexcept;
   void wait_for_cycles(std::uint64_t count) const;
@@ -93,7 +93,7 @@ class JointCommandController final : public controller_interface::ControllerInte
   std::unique_ptr<JointMap> joint_map_;
   std::unique_ptr<HostRules> rules_;
   mutable std::mutex rules_mutex_;  ///< the control loop only tries to lock it
-  double activated_at_ = 0.0;
+  double activated_at_ = 0.0;       ///< s of the steady clock
 
   TripleBuffer<Arrival> arrivals_;
   TripleBuffer<Snapshot> snapshots_;
