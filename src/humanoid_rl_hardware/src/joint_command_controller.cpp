@@ -124,10 +124,11 @@ CallbackReturn JointCommandController::on_configure(const rclcpp_lifecycle::Stat
   joint_map_ = std::make_unique<JointMap>(joints_);
   rules_ = std::make_unique<HostRules>(policy_period, state_timeout, period_);
 
-  commands_group_ = node->create_callback_group(rclcpp::CallbackGroupType::MutuallyExclusive);
-  services_group_ = node->create_callback_group(rclcpp::CallbackGroupType::MutuallyExclusive);
+  // One group, in which an executor takes messages before requests: a command that came before a reset is not
+  // followed after it.
+  group_ = node->create_callback_group(rclcpp::CallbackGroupType::MutuallyExclusive);
   rclcpp::SubscriptionOptions options;
-  options.callback_group = commands_group_;
+  options.callback_group = group_;
   subscription_ = node->create_subscription<JointCommand>(
       "/joint_command", rclcpp::QoS(kCommandQueue).best_effort(),
       [this](const JointCommand& message) { receive(message); }, options);
@@ -135,7 +136,10 @@ CallbackReturn JointCommandController::on_configure(const rclcpp_lifecycle::Stat
   motor_status_ = node->create_publisher<humanoid_rl_interfaces::msg::MotorStatus>("/motor_status", 1);
   diagnostics_ = node->create_publisher<diagnostic_msgs::msg::DiagnosticArray>("/diagnostics", 10);
   serve("estop", [this] { return rules_->estop(); });
-  serve("reset", [this] { return rules_->reset(state_age_.load()); });
+  serve("reset", [this] {
+    commands_after_ = now_s();
+    return rules_->reset(state_age_.load());
+  });
   serve("deactivate", [this] { return rules_->deactivate(); });
   serve("activate", [this] {
     if (!rules_->activated()) {
@@ -162,7 +166,7 @@ void JointCommandController::serve(const std::string& name, std::function<Reply(
         // may have missed the request; the one after it has not.
         wait_for_cycles(2);
       },
-      rclcpp::ServicesQoS(), services_group_));
+      rclcpp::ServicesQoS(), group_));
 }
 
 void JointCommandController::wait_for_cycles(std::uint64_t count) const {
@@ -255,7 +259,7 @@ return_type JointCommandController::update(const rclcpp::Time&, const rclcpp::Du
     }
     known_stalls_ = link.stalls;
     if (arrived_) {
-      if (rules_->receive_targets(arrival_.time)) {
+      if (arrival_.time > commands_after_ && rules_->receive_targets(arrival_.time)) {
         targets_ = arrival_.targets;
       }
       arrived_ = false;

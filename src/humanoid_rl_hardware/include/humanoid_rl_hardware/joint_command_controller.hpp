@@ -93,7 +93,8 @@ class JointCommandController final : public controller_interface::ControllerInte
   std::unique_ptr<JointMap> joint_map_;
   std::unique_ptr<HostRules> rules_;
   mutable std::mutex rules_mutex_;  ///< the control loop only tries to lock it
-  double activated_at_ = 0.0;       ///< s of the steady clock
+  double commands_after_ = 0.0;  ///< s of the steady clock; what came before the last reset is not followed
+  double activated_at_ = 0.0;    ///< s of the steady clock
 
   TripleBuffer<Arrival> arrivals_;
   TripleBuffer<Snapshot> snapshots_;
@@ -116,7 +117,7 @@ class JointCommandController final : public controller_interface::ControllerInte
   std::pair<HostState, std::string> reported_{HostState::inactive, ""};
   double diagnostics_time_ = 0.0;
 
-  rclcpp::CallbackGroup::SharedPtr commands_group_, services_group_;
+  rclcpp::CallbackGroup::SharedPtr group_;
   rclcpp::Subscription<humanoid_rl_interfaces::msg::JointCommand>::SharedPtr subscription_;
   std::vector<rclcpp::Service<Trigger>::SharedPtr> services_;
   rclcpp::Publisher<humanoid_rl_interfaces::msg::HostStatus>::SharedPtr host_status_;
