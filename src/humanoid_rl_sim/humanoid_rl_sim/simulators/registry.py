@@ -8,7 +8,8 @@ from humanoid_rl_core.robot import RobotModel
 from humanoid_rl_sim.simulators.contract import Collision, Simulator
 from humanoid_rl_sim.simulators.height_field import HeightField
 
-SIMULATORS = ("mujoco", "mujoco_warp")
+ISAAC_ENGINES = ("newton", "ovphysx", "isaacsim")
+SIMULATORS = ("mujoco", "mujoco_warp", *(f"isaac:{engine}" for engine in ISAAC_ENGINES))
 
 
 def make_simulator(
@@ -48,6 +49,22 @@ def make_simulator(
             ) from None
         return MujocoWarpSimulator(
             robot, num_envs, timestep=timestep, collision=collision, height_field=height_field
+        )
+    kind, _, engine = name.partition(":")
+    if kind == "isaac" and engine in ISAAC_ENGINES:
+        try:
+            from humanoid_rl_sim.simulators.isaac import IsaacSimulator
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"simulator {name} needs the package {error.name}, which is in the environment of make isaac"
+            ) from None
+        return IsaacSimulator(
+            robot,
+            num_envs,
+            engine=engine,
+            timestep=timestep,
+            collision=collision,
+            height_field=height_field,
         )
     raise UserError(
         f"unknown simulator '{name}'{nearest(name, SIMULATORS)}; simulators: {', '.join(SIMULATORS)}"

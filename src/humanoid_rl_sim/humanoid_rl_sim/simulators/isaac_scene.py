@@ -1,0 +1,216 @@
+"""What the `isaac` simulator asks Isaac Lab for: the physics of each engine, ground and robots as USD, the sensors.
+
+Isaac Lab 3 runs without Isaac Sim on Newton (MuJoCo-Warp inside) and on OVPhysX (PhysX); with Isaac Sim the same scene
+runs on its PhysX. Here are Isaac Lab's own names and conventions: quaternions (x, y, z, w), a world that all
+environments share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+
+import isaaclab.sim as sim_utils
+import numpy as np
+from humanoid_rl_core.robot import RobotModel
+from isaaclab.actuators import ImplicitActuatorCfg
+from isaaclab.assets import ArticulationCfg, AssetBaseCfg
+from isaaclab.physics import PhysicsCfg
+from isaaclab.scene import InteractiveSceneCfg
+from isaaclab.sensors import ContactSensorCfg, ImuCfg
+from isaaclab.utils import configclass
+from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdShade, Vt
+
+from humanoid_rl_sim.simulators.contract import Collision
+from humanoid_rl_sim.simulators.height_field import HeightField
+from humanoid_rl_sim.simulators.mujoco_model import build_mujoco_spec
+from humanoid_rl_sim.simulators.robot_usd import write_robot_usd
+
+GROUND = "/World/ground"
+ROBOT = "{ENV_REGEX_NS}/Robot"
+SPACING = 2.5
+"""m between neighbouring robots on level ground, so that the broad phase need not look at pairs. On a height field
+they stand where the task puts them, in each other's places too: they do not collide either way."""
+GROUND_SIZE = 2000.0
+"""m, edge of the level ground."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One of the physics engines behind Isaac Lab."""
+
+    physics: Callable[[bool], PhysicsCfg]
+    """Its settings, for a height field or for level ground."""
+    ground_friction: float
+    """Of the ground, such that the sole's friction alone counts: an engine takes the greater of the two, another their
+    product."""
+    friction_combination: str
+    """How an engine of PhysX's combines the two."""
+    ground_filter: str
+    """The key of a contact sensor that tells the ground's share of the force."""
+
+
+def _newton(height_field: bool) -> PhysicsCfg:
+    from isaaclab_newton.physics import MJWarpSolverCfg, NewtonCfg
+
+    # Cone, integrator, iterations: as in `mujoco_model`, for the reasons given there. A mesh is its convex hull to
+    # MuJoCo, so Newton finds the contacts with it.
+    solver = MJWarpSolverCfg(
+        cone="elliptic",
+        integrator="implicitfast",
+        iterations=10,
+        ls_iterations=20,
+        njmax=200,
+        nconmax=48,
+        use_mujoco_contacts=not height_field,
+    )
+    return NewtonCfg(solver_cfg=solver)
+
+
+def _ovphysx(height_field: bool) -> PhysicsCfg:
+    from isaaclab_ov.physics import OvPhysxCfg
+
+    return OvPhysxCfg(enable_enhanced_determinism=True)
+
+
+def _isaacsim(height_field: bool) -> PhysicsCfg:
+    from isaaclab_physx.physics import PhysxCfg
+
+    return PhysxCfg(enable_enhanced_determinism=True)
+
+
+ENGINES: Mapping[str, Engine] = {
+    "newton": Engine(_newton, 1e-3, "max", "filter_shape_prim_expr"),
+    "ovphysx": Engine(_ovphysx, 1.0, "multiply", "filter_prim_paths_expr"),
+    "isaacsim": Engine(_isaacsim, 1.0, "multiply", "filter_prim_paths_expr"),
+}
+"""By the name users give them (`sim:=isaac engine:=NAME`)."""
+
+
+@configclass
+class SceneCfg(InteractiveSceneCfg):
+    """What stands in every environment, in the order in which Isaac Lab makes it."""
+
+    ground: AssetBaseCfg = MISSING
+    robot: ArticulationCfg = MISSING
+    imu: ImuCfg = MISSING
+
+
+def write_ground_usd(path: Path, engine: Engine, height_field: HeightField | None) -> None:
+    """The ground as a file: level, a slab of 1 m; or the triangles of the height field."""
+    stage = Usd.Stage.CreateNew(str(path))
+    UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.z)
+    UsdGeom.SetStageMetersPerUnit(stage, 1.0)
+    root = UsdGeom.Xform.Define(stage, "/ground")
+    stage.SetDefaultPrim(root.GetPrim())
+    if height_field is None:
+        shape = UsdGeom.Cube.Define(stage, "/ground/shape")
+        shape.CreateSizeAttr(1.0)
+        shape.AddTranslateOp().Set(Gf.Vec3d(0.0, 0.0, -0.5))
+        shape.AddScaleOp().Set(Gf.Vec3f(GROUND_SIZE, GROUND_SIZE, 1.0))
+    else:
+        shape = UsdGeom.Mesh.Define(stage, "/ground/shape")
+        points, triangles = triangulated(height_field)
+        shape.CreatePointsAttr(Vt.Vec3fArray.FromNumpy(points))
+        shape.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(triangles.ravel()))
+        shape.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(np.full(len(triangles), 3, np.int32)))
+        shape.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
+        UsdPhysics.MeshCollisionAPI.Apply(shape.GetPrim()).CreateApproximationAttr(UsdPhysics.Tokens.none)
+    shape.CreateDisplayColorAttr([Gf.Vec3f(0.6, 0.62, 0.65)])
+    UsdPhysics.CollisionAPI.Apply(shape.GetPrim())
+    material = UsdShade.Material.Define(stage, "/ground/material")
+    physics = UsdPhysics.MaterialAPI.Apply(material.GetPrim())
+    physics.CreateStaticFrictionAttr(engine.ground_friction)
+    physics.CreateDynamicFrictionAttr(engine.ground_friction)
+    physics.CreateRestitutionAttr(0.0)
+    prim = material.GetPrim()
+    prim.AddAppliedSchema("PhysxMaterialAPI")
+    prim.CreateAttribute("physxMaterial:frictionCombineMode", Sdf.ValueTypeNames.Token).Set(
+        engine.friction_combination
+    )
+    UsdShade.MaterialBindingAPI.Apply(shape.GetPrim()).Bind(
+        material, UsdShade.Tokens.weakerThanDescendants, "physics"
+    )
+    stage.GetRootLayer().Save()
+
+
+def triangulated(field: HeightField) -> tuple[np.ndarray, np.ndarray]:
+    """Points [rows * columns, 3] in m and triangles [., 3], cut as `height_field.HeightField` says, facing up."""
+    rows, columns = field.heights.shape
+    half_x, half_y = field.half_size
+    x, y = np.meshgrid(np.linspace(-half_x, half_x, columns), np.linspace(-half_y, half_y, rows))
+    points = np.stack((x.ravel(), y.ravel(), field.heights.ravel()), axis=1).astype(np.float32)
+    corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
+    right, above = corner + 1, corner + columns
+    opposite = above + 1
+    triangles = np.concatenate(
+        (np.stack((corner, right, opposite), axis=1), np.stack((corner, opposite, above), axis=1))
+    )
+    return points, triangles.astype(np.int32)
+
+
+def scene_configuration(
+    robot: RobotModel,
+    num_envs: int,
+    engine: Engine,
+    folder: Path,
+    *,
+    collision: Collision,
+    height_field: HeightField | None,
+) -> SceneCfg:
+    """Ground, robots, contact sensors and IMU; writes the USD files they come from into `folder`.
+
+    Joints are in motor order. Armature, effort limits and the stiff gains are the robot model's; velocity is not
+    limited, as in the other simulators.
+    """
+    robot_file, ground_file = folder / "robot.usda", folder / "ground.usda"
+    write_robot_usd(robot, robot_file, collision=collision, height_field=height_field)
+    write_ground_usd(ground_file, engine, height_field)
+
+    def by_joint(values: np.ndarray) -> dict[str, float]:
+        return dict(zip(robot.joint_names, map(float, values), strict=True))
+
+    gains = robot.gains["stiff"]
+    motors = ImplicitActuatorCfg(
+        joint_names_expr=list(robot.joint_names),
+        stiffness=by_joint(gains.stiffness),
+        damping=by_joint(gains.damping),
+        armature=by_joint(robot.armature),
+        joint_effort_limit=by_joint(robot.effort_limit),
+        joint_velocity_limit=1000.0,
+        friction=0.0,
+    )
+    scene = SceneCfg(
+        num_envs=num_envs,
+        env_spacing=SPACING if height_field is None else 0.0,
+        ground=AssetBaseCfg(prim_path=GROUND, spawn=sim_utils.UsdFileCfg(usd_path=str(ground_file))),
+        robot=ArticulationCfg(
+            prim_path=ROBOT,
+            spawn=sim_utils.UsdFileCfg(usd_path=str(robot_file), activate_contact_sensors=True),
+            init_state=ArticulationCfg.InitialStateCfg(pos=(0.0, 0.0, robot.default_base_height)),
+            joint_ordering=robot.joint_names,
+            actuators={"motors": motors},
+        ),
+        imu=ImuCfg(prim_path=f"{ROBOT}/{robot.base_link}"),
+    )
+    for link in touching_links(robot, collision):
+        sensor = ContactSensorCfg(prim_path=f"{ROBOT}/{link}", track_friction_forces=True)
+        if collision != "feet":
+            setattr(sensor, engine.ground_filter, [f"{GROUND}/shape"])
+        setattr(scene, contact_sensor(link), sensor)
+    return scene
+
+
+def touching_links(robot: RobotModel, collision: Collision) -> tuple[str, ...]:
+    """The links that can touch something: the feet, left and right, and then the others with shapes that collide."""
+    if collision == "feet":
+        return robot.foot_links
+    model = build_mujoco_spec(robot, collision=collision).compile()
+    links = (model.body(int(body)).name for body in np.unique(model.geom_bodyid))
+    return *robot.foot_links, *(link for link in links if link not in ("world", *robot.foot_links))
+
+
+def contact_sensor(link: str) -> str:
+    """The name of a link's contact sensor in the scene."""
+    return f"{link}_contact"
