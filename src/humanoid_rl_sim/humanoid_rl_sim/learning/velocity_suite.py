@@ -91,13 +91,18 @@ def condition(task: TaskConfig) -> TaskConfig:
 
 
 def run(
-    task: TaskConfig, make_actor: Callable[[Environment], Actor], commands: np.ndarray, *, seed: int
+    task: TaskConfig,
+    make_actor: Callable[[Environment], Actor],
+    commands: np.ndarray,
+    *,
+    sim: str = "mujoco",
+    seed: int,
 ) -> Trajectory:
     """One episode per row of `commands` [N, 3] under the suite's conditions."""
     task = condition(task)
     n, period = len(commands), task.control_period
-    environment = make_environment(task, "mujoco", n, seed=seed, collision="full")
-    command = torch.as_tensor(commands, dtype=torch.float32)
+    environment = make_environment(task, sim, n, seed=seed, collision="full")
+    command = torch.as_tensor(commands, dtype=torch.float32, device=environment.device)
     environment.set_command(command)
     window, skipped = round(STRIDE / period), round(START / period)
     recent: list[torch.Tensor] = []
