@@ -16,7 +16,7 @@ from humanoid_rl.supervised_node import supervised_node
 from humanoid_rl.viewing import VIEWERS, viewer_actions
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_sim.learning.configuration import from_yaml, load_training_config, resumed_config
-from humanoid_rl_sim.simulators.registry import SIMULATORS
+from humanoid_rl_sim.simulators.registry import ISAAC_ENGINES, SIMULATOR_KINDS
 from humanoid_rl_sim.tasks.configuration import load_task, task_names
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
@@ -26,7 +26,10 @@ CHECKPOINT_PATIENCE = 60.0
 ARGUMENTS = [
     DeclareLaunchArgument("task", default_value="stand", choices=task_names(), description="What to learn."),
     DeclareLaunchArgument(
-        "sim", default_value="", choices=["", *SIMULATORS], description="Simulator to learn in; empty: the task's."
+        "sim", default_value="", choices=["", *SIMULATOR_KINDS], description="Simulator to learn in; empty: the task's."
+    ),
+    DeclareLaunchArgument(
+        "engine", default_value="ovphysx", choices=list(ISAAC_ENGINES), description="Physics of sim:=isaac."
     ),
     DeclareLaunchArgument(
         "num_envs", default_value="", description="Environments stepped together; empty: the task's."
@@ -63,7 +66,8 @@ def bring_up(context: LaunchContext) -> list[Any]:
         # What was not asked for is the run's own, which training insists on.
         config = resumed_config(from_yaml(run_dir / "config.yaml"), given)
     else:
-        given |= {"sim": chosen["sim"]} if chosen["sim"] else {}
+        sim = f"isaac:{chosen['engine']}" if chosen["sim"] == "isaac" else chosen["sim"]
+        given |= {"sim": sim} if sim else {}
         config = load_training_config(chosen["task"], given)
     task = load_task(config.task)
     return [
@@ -83,6 +87,7 @@ def bring_up(context: LaunchContext) -> list[Any]:
                 "resume": resume,
             },
             may_finish=True,
+            in_isaac=config.sim.startswith("isaac:"),
             patience=CHECKPOINT_PATIENCE,
         ),
         *viewer_actions(chosen["viewer"], robot=task.robot, variant=task.variant, port=chosen["port"]),

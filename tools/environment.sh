@@ -1,6 +1,6 @@
 # Source me: the environment in which this workspace builds and runs, with or without an installed ROS 2.
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-_venv=${VENV:-$_root/.venv}
+_venv=${VENV:-$_root/.venv${SUFFIX:-}}
 _ros=${ROS_PREFIX:-/opt/ros/jazzy}
 export VIRTUAL_ENV=$_venv PATH=$_venv/bin:$PATH
 unset PYTHONHOME
@@ -15,8 +15,10 @@ else
   export LD_LIBRARY_PATH=$_venv/lib:$(printf '%s:' "$_venv"/lib/python3*/site-packages/ros_*.libs)${LD_LIBRARY_PATH:-}
   export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1
 fi
-if [ -f "$_root/install/local_setup.bash" ]; then
-  set +u; source "$_root/install/local_setup.bash"; set -u
+if [ -f "$_root/install${SUFFIX:-}/local_setup.bash" ]; then
+  set +u; source "$_root/install${SUFFIX:-}/local_setup.bash"; set -u
 fi
+# What runs a command in the environment of Isaac Lab, where `make isaac` has made it.
+if [ -d "$_root/.venv-isaac" ]; then export HUMANOID_RL_ISAAC=$_root/tools/isaac; fi
 # Whether ROS 2 itself brings tf2_msgs (the wheels do not).
 ros2_has_tf2() { [ -d "$_ros/share/tf2_msgs" ]; }

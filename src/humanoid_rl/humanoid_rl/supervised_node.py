@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from humanoid_rl_core.errors import UserError
 from launch.actions import LogInfo, OpaqueFunction, Shutdown, TimerAction
 from launch_ros.actions import Node
 
@@ -13,6 +15,20 @@ from humanoid_rl.launching import ahead_of_others, ended_with_parent
 if TYPE_CHECKING:
     from launch import LaunchContext
     from launch.events.process import ProcessExited
+
+
+def isaac_runner() -> str:
+    """What runs a command in the environment of Isaac Lab.
+
+    Raises:
+        UserError: that environment is not there.
+    """
+    runner = os.environ.get("HUMANOID_RL_ISAAC", "")
+    if not Path(runner).is_file():
+        raise UserError(
+            "sim:=isaac needs the environment of Isaac Lab: run make isaac, then source tools/environment.sh again"
+        )
+    return runner
 
 
 def supervised_node(
@@ -29,6 +45,7 @@ def supervised_node(
     essential: bool = True,
     patience: float = 5.0,
     priority: int = 0,
+    in_isaac: bool = False,
 ) -> Node:
     """A node that ends with the launch, and, if it is essential, the launch with it.
 
@@ -45,6 +62,10 @@ def supervised_node(
         essential: the launch makes no sense without it.
         priority: of a control loop, 1 to 99, that runs before other work of the machine; 0 for all others.
         patience: seconds the node gets to leave after SIGINT before it is sent SIGTERM.
+        in_isaac: the node steps Isaac Lab, so it runs in the environment of `make isaac`.
+
+    Raises:
+        UserError: that environment is not there.
     """
 
     def on_exit(event: ProcessExited, context: LaunchContext) -> Any:
@@ -64,12 +85,14 @@ def supervised_node(
         ]
 
     prefix = [*(ahead_of_others(priority) if priority else []), *ended_with_parent("INT")]
+    # The installed executables are bound to this environment's Python; the other one has the same modules.
+    module = ["python", "-m", f"{package}.nodes.{executable}"] if in_isaac else []
     return Node(
-        package=package,
-        executable=executable,
+        package=None if in_isaac else package,
+        executable=isaac_runner() if in_isaac else executable,
         exec_name=executable,
         parameters=[*([parameters] if parameters else []), *map(str, parameter_files or [])],
-        arguments=arguments or [],
+        arguments=[*module, *(arguments or [])],
         additional_env=environment,
         output="screen",
         prefix=" ".join(prefix) or None,

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,9 @@ CONFINED = {
     "ROS_STATIC_PEERS": "",
     "PYTHONUNBUFFERED": "1",
 }
-PATIENCE = 60.0
+SIMULATORS = ("isaac:ovphysx", "isaac:newton") if find_spec("isaaclab") else ("mujoco",)
+"""Isaac Lab has an environment of its own, in which these tests run again (`make test-isaac`)."""
+PATIENCE = 180.0 if find_spec("isaaclab") else 60.0
 
 
 def start(folder: Path, **parameters: object) -> subprocess.Popen[str]:
@@ -113,14 +116,15 @@ def watcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher]:
     watcher.close()
 
 
-def test_a_training_is_seen_paused_saved_stopped_and_resumed_as_it_was(tmp_path, watcher):
+@pytest.mark.parametrize("sim", SIMULATORS)
+def test_a_training_is_seen_paused_saved_stopped_and_resumed_as_it_was(tmp_path, watcher, sim):
     run = tmp_path / "run"
-    process = start(tmp_path, task="stand", num_envs=8, steps=10_000_000, seed=1, run=run)
+    process = start(tmp_path, task="stand", sim=sim, num_envs=8, steps=10_000_000, seed=1, run=run)
     try:
         until(lambda: watcher.status and watcher.status[-1].phase == "training")
         until(lambda: watcher.status[-1].steps > 0 and watcher.joints and watcher.transforms)
         status, joints = watcher.status[-1], watcher.joints[-1]
-        assert (status.run, status.task, status.simulator) == (str(run), "stand", "mujoco")
+        assert (status.run, status.task, status.simulator) == (str(run), "stand", sim)
         assert status.total_steps == 10_000_000
         robot = load_robot()
         assert tuple(joints.name) == robot.joint_names

@@ -165,7 +165,8 @@ class DevicePPO(PPO):
         self._step, self._judge = self._rollout_step, self._judge_rollout
         self._gradient_step = None
         if environment.device.type == "cuda":
-            self._step = captured(self._rollout_step, environment.device, environment.generator).replay
+            if environment.simulator.capturable:
+                self._step = captured(self._rollout_step, environment.device, environment.generator).replay
             self._judge = captured(self._judge_rollout, environment.device).replay
             self._observation.copy_(torch.cat(self._static.reset(), 1))
             self.rollout.episodes.restart()

@@ -385,7 +385,7 @@ def train(
     learner.check(task)
     if is_main():
         prepare_run_directory(run_dir, config, resume=resume)
-    ranks = join(on_gpu=config.sim in GPU_SIMULATORS and torch.cuda.is_available())
+    ranks = join(on_gpu=config.sim != "mujoco" and torch.cuda.is_available())
     ranks.wait()
     if torch.cuda.is_available():
         # TF32: ten times the speed, and noise far below the gradient's.

@@ -2,8 +2,8 @@
 
 Conventions: `N` environments, `n` joints in motor order, SI units, quaternions (w, x, y, z), all floating point
 tensors float32 on `Simulator.device`. Vectors are in the world frame unless the name or docstring says otherwise.
-Masked operations take a boolean mask [N] and touch nothing outside it; a GPU simulator does not synchronise with
-the host in any method a step calls.
+Masked operations take a boolean mask [N] and touch nothing outside it; a simulator that is `capturable` does not
+synchronise with the host in any method a step calls.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from humanoid_rl_core.robot import Gains, RobotModel
 from humanoid_rl_sim.simulators.height_field import HeightField
 
 Collision = Literal["feet", "self", "full"]
-"""What collides: the soles with the ground; the robot also with itself; or every shape with the ground too."""
+"""What collides: the soles with the ground; the robot also with itself; or every shape with the ground too. An engine
+may let every shape touch the ground with "self" as well."""
 
 
 @dataclass
@@ -140,6 +141,8 @@ class Simulator(ABC):
     device: torch.device
     timestep: float
     """Physics time step in s."""
+    capturable: bool = False
+    """Whether everything a control step calls can be captured in a CUDA graph."""
     height_field: HeightField | None = None
     """The ground, the same for all; None where it is level and at height 0."""
     state: SimulationState

@@ -83,7 +83,8 @@ class IsaacSimulator(Simulator):
             raise UserError(f"device {device}: torch finds no CUDA GPU; use device cpu")
         if sim_utils.SimulationContext.instance() is not None:
             raise UserError("simulator isaac: another simulation is open in this process; close it first")
-        device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+        here = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+        device = here if device in ("", "cuda") else device
         self.robot, self.num_envs, self.timestep = robot, num_envs, timestep
         self.height_field, self.engine, self.collision = height_field, engine, collision
         self.device = torch.device(device)
@@ -155,15 +156,19 @@ class IsaacSimulator(Simulator):
 
     def advance(self, substeps: int, *, observed: bool = True) -> None:
         self._robot.actuators.target_command.set_position_index(value=self._target)
-        self._scene.write_data_to_sim()
-        for _ in range(substeps - 1):
-            self._context.step(render=False)
-            self._scene.update(self.timestep)
+        if substeps > 1:
+            self.step_scene(substeps - 1)
         # The engines do not tell what their drives did: the torque follows from the state that the step began with.
         data = self._robot.data
         self._before = data.joint_pos.torch.clone(), data.joint_vel.torch.clone()
-        self._context.step(render=False)
-        self._scene.update(self.timestep)
+        self.step_scene(1)
+
+    def step_scene(self, substeps: int) -> None:
+        """Isaac Lab's own loop, to the targets that were last set."""
+        for _ in range(substeps):
+            self._scene.write_data_to_sim()
+            self._context.step(render=False)
+            self._scene.update(self.timestep)
 
     def refresh(self) -> None:
         self._refresh_kinematics(slice(None))

@@ -70,6 +70,8 @@ class MujocoWarpSimulator(Simulator):
         UserError: a CUDA device is asked for and there is none.
     """
 
+    capturable = True
+
     def __init__(
         self,
         robot: RobotModel,

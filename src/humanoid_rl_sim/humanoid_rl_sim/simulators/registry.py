@@ -10,6 +10,8 @@ from humanoid_rl_sim.simulators.height_field import HeightField
 
 ISAAC_ENGINES = ("newton", "ovphysx", "isaacsim")
 SIMULATORS = ("mujoco", "mujoco_warp", *(f"isaac:{engine}" for engine in ISAAC_ENGINES))
+SIMULATOR_KINDS = ("mujoco", "mujoco_warp", "isaac")
+"""As launch files have it, with an argument of its own for Isaac's engine."""
 
 
 def make_simulator(
@@ -56,7 +58,7 @@ def make_simulator(
             from humanoid_rl_sim.simulators.isaac import IsaacSimulator
         except ModuleNotFoundError as error:
             raise UserError(
-                f"simulator {name} needs the package {error.name}, which is in the environment of make isaac"
+                f"simulator {name} needs the package {error.name}: run make isaac, and this with tools/isaac before it"
             ) from None
         return IsaacSimulator(
             robot,

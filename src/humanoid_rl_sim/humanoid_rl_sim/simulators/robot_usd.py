@@ -5,17 +5,24 @@ the joints below `joints`. Bodies, masses, inertias and shapes are those of `muj
 behind fixed joints are part of their parents. Joints carry the motors' armature and effort limits, and no gains: those
 are a choice of whoever drives the robot.
 
+    tools/isaac python -m humanoid_rl_sim.simulators.robot_usd urdf/g1.usda
+
+writes the file for users of Isaac Sim; the simulator makes its own afresh at every start.
+
 Lengths in m, angles in rad here and in degrees in the file, as UsdPhysics has it; Z up.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
+import sys
 from pathlib import Path
 
 import mujoco
 import numpy as np
-from humanoid_rl_core.robot import RobotModel
+from humanoid_rl_core.errors import UserError
+from humanoid_rl_core.robot import RobotModel, load_robot
 from numpy.typing import NDArray
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdShade
 
@@ -229,3 +236,22 @@ def _vector(values: Floats) -> Gf.Vec3f:
 def _quaternion(values: Floats) -> Gf.Quatf:
     """From w, x, y, z."""
     return Gf.Quatf(*map(_short, values))
+
+
+def main() -> int:
+    """Write a robot's file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path, help="file to write (.usda)")
+    parser.add_argument("--robot", default="g1", help="robot (default g1)")
+    parser.add_argument("--variant", default="rev_1_0", help="variant (default rev_1_0)")
+    options = parser.parse_args()
+    try:
+        write_robot_usd(load_robot(options.robot, options.variant), options.output)
+    except (UserError, OSError) as error:
+        print(f"robot_usd: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

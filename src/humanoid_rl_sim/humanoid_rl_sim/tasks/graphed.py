@@ -110,7 +110,7 @@ class StaticStep:
 
     Args:
         environment: its `reset` is called.
-        graph: False runs the same function without capturing it.
+        graph: False runs the same function without capturing it, as on a simulator that cannot be captured.
 
     Raises:
         UserError: a term of the task would make the host wait.
@@ -133,7 +133,7 @@ class StaticStep:
                     setattr(owner, name, _rebuild(value, [item.clone() for item in value]))
         self._state = StaticState(environment, environment.view)
         self._graph: torch.cuda.CUDAGraph | None = None
-        if environment.device.type == "cuda" and graph:
+        if environment.device.type == "cuda" and environment.simulator.capturable and graph:
             self._graph = captured(self._run_once, environment.device, environment.generator)
 
     def _run_once(self) -> None:
