@@ -24,6 +24,7 @@ from isaaclab.assets import Articulation
 from isaaclab.scene import InteractiveScene
 from isaaclab.sensors import ContactSensor
 from isaaclab.utils import instantiate
+from isaaclab.utils.warp.proxy_array import ProxyArray
 
 from humanoid_rl_sim.simulators.contract import (
     Collision,
@@ -78,7 +79,9 @@ class IsaacSimulator(Simulator):
         headless: bool = True,
     ) -> None:
         if engine not in ENGINES:
-            raise UserError(f"unknown engine '{engine}'{nearest(engine, ENGINES)}; engines: {', '.join(ENGINES)}")
+            raise UserError(
+                f"unknown engine '{engine}'{nearest(engine, ENGINES)}; engines: {', '.join(ENGINES)}"
+            )
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UserError(f"device {device}: torch finds no CUDA GPU; use device cpu")
         if sim_utils.SimulationContext.instance() is not None:
@@ -141,7 +144,9 @@ class IsaacSimulator(Simulator):
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self.reset(
             everyone,
-            InitialState(self._target.clone(), torch.zeros_like(self._target), standing, upright, still, still),
+            InitialState(
+                self._target.clone(), torch.zeros_like(self._target), standing, upright, still, still
+            ),
         )
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
@@ -179,9 +184,13 @@ class IsaacSimulator(Simulator):
         for foot, sensor in enumerate(self._sensors[:2]):
             data = sensor.data
             if self.collision == "feet":
-                force = data.net_normal_forces_w.torch[:, 0] + data.net_friction_forces_w.torch[:, 0]
+                force = _tracked(data.net_normal_forces_w)[:, 0] + _tracked(data.net_friction_forces_w)[:, 0]
             else:
-                force = data.normal_force_matrix_w.torch[:, 0, 0] + data.friction_force_matrix_w.torch[:, 0, 0]
+                normal, friction = (
+                    _tracked(data.normal_force_matrix_w),
+                    _tracked(data.friction_force_matrix_w),
+                )
+                force = normal[:, 0, 0] + friction[:, 0, 0]
             state.foot_force[:, foot] = force
             state.foot_contact[:, foot] = (force != 0.0).any(1)
         if self.collision != "feet":
@@ -209,7 +218,8 @@ class IsaacSimulator(Simulator):
         touches = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         for sensor in self._sensors:
             data = sensor.data
-            by_robot = data.net_normal_forces_w.torch[:, 0] - data.normal_force_matrix_w.torch[:, 0, 0]
+            total, by_ground = _tracked(data.net_normal_forces_w), _tracked(data.normal_force_matrix_w)
+            by_robot = total[:, 0] - by_ground[:, 0, 0]
             touches |= by_robot.norm(dim=1) > LEAST_FORCE
         return touches
 
@@ -226,7 +236,7 @@ class IsaacSimulator(Simulator):
         robot.write_joint_velocity_to_sim_index(velocity=initial.joint_vel[rows], env_ids=ids)
         robot.write_root_link_velocity_to_sim_index(root_velocity=twist, env_ids=ids)
         self._target[rows] = initial.joint_pos[rows]
-        self._scene.reset(ids)
+        self._scene.reset(rows.tolist())
         self._refresh_kinematics(rows)
         # As if at rest in the air; the next step finds the contacts.
         state = self.state
@@ -271,6 +281,12 @@ class IsaacSimulator(Simulator):
 
     def close(self) -> None:
         self._resources.close()
+
+
+def _tracked(force: ProxyArray | None) -> torch.Tensor:
+    """What a contact sensor was told to track."""
+    assert force is not None
+    return force.torch
 
 
 def _scalar_first(quat: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ environments share.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import isaaclab.sim as sim_utils
@@ -20,9 +20,9 @@ from isaaclab.physics import PhysicsCfg
 from isaaclab.scene import InteractiveSceneCfg
 from isaaclab.sensors import ContactSensorCfg, ImuCfg
 from isaaclab.utils import configclass
-from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdShade, Vt
 
 from humanoid_rl_sim.simulators.contract import Collision
+from humanoid_rl_sim.simulators.ground_usd import write_ground_usd
 from humanoid_rl_sim.simulators.height_field import HeightField
 from humanoid_rl_sim.simulators.mujoco_model import build_mujoco_spec
 from humanoid_rl_sim.simulators.robot_usd import write_robot_usd
@@ -32,8 +32,6 @@ ROBOT = "{ENV_REGEX_NS}/Robot"
 SPACING = 2.5
 """m between neighbouring robots on level ground, so that the broad phase need not look at pairs. On a height field
 they stand where the task puts them, in each other's places too: they do not collide either way."""
-GROUND_SIZE = 2000.0
-"""m, edge of the level ground."""
 
 
 @dataclass(frozen=True)
@@ -92,62 +90,9 @@ ENGINES: Mapping[str, Engine] = {
 class SceneCfg(InteractiveSceneCfg):
     """What stands in every environment, in the order in which Isaac Lab makes it."""
 
-    ground: AssetBaseCfg = MISSING
-    robot: ArticulationCfg = MISSING
-    imu: ImuCfg = MISSING
-
-
-def write_ground_usd(path: Path, engine: Engine, height_field: HeightField | None) -> None:
-    """The ground as a file: level, a slab of 1 m; or the triangles of the height field."""
-    stage = Usd.Stage.CreateNew(str(path))
-    UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.z)
-    UsdGeom.SetStageMetersPerUnit(stage, 1.0)
-    root = UsdGeom.Xform.Define(stage, "/ground")
-    stage.SetDefaultPrim(root.GetPrim())
-    if height_field is None:
-        shape = UsdGeom.Cube.Define(stage, "/ground/shape")
-        shape.CreateSizeAttr(1.0)
-        shape.AddTranslateOp().Set(Gf.Vec3d(0.0, 0.0, -0.5))
-        shape.AddScaleOp().Set(Gf.Vec3f(GROUND_SIZE, GROUND_SIZE, 1.0))
-    else:
-        shape = UsdGeom.Mesh.Define(stage, "/ground/shape")
-        points, triangles = triangulated(height_field)
-        shape.CreatePointsAttr(Vt.Vec3fArray.FromNumpy(points))
-        shape.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(triangles.ravel()))
-        shape.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(np.full(len(triangles), 3, np.int32)))
-        shape.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
-        UsdPhysics.MeshCollisionAPI.Apply(shape.GetPrim()).CreateApproximationAttr(UsdPhysics.Tokens.none)
-    shape.CreateDisplayColorAttr([Gf.Vec3f(0.6, 0.62, 0.65)])
-    UsdPhysics.CollisionAPI.Apply(shape.GetPrim())
-    material = UsdShade.Material.Define(stage, "/ground/material")
-    physics = UsdPhysics.MaterialAPI.Apply(material.GetPrim())
-    physics.CreateStaticFrictionAttr(engine.ground_friction)
-    physics.CreateDynamicFrictionAttr(engine.ground_friction)
-    physics.CreateRestitutionAttr(0.0)
-    prim = material.GetPrim()
-    prim.AddAppliedSchema("PhysxMaterialAPI")
-    prim.CreateAttribute("physxMaterial:frictionCombineMode", Sdf.ValueTypeNames.Token).Set(
-        engine.friction_combination
-    )
-    UsdShade.MaterialBindingAPI.Apply(shape.GetPrim()).Bind(
-        material, UsdShade.Tokens.weakerThanDescendants, "physics"
-    )
-    stage.GetRootLayer().Save()
-
-
-def triangulated(field: HeightField) -> tuple[np.ndarray, np.ndarray]:
-    """Points [rows * columns, 3] in m and triangles [., 3], cut as `height_field.HeightField` says, facing up."""
-    rows, columns = field.heights.shape
-    half_x, half_y = field.half_size
-    x, y = np.meshgrid(np.linspace(-half_x, half_x, columns), np.linspace(-half_y, half_y, rows))
-    points = np.stack((x.ravel(), y.ravel(), field.heights.ravel()), axis=1).astype(np.float32)
-    corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
-    right, above = corner + 1, corner + columns
-    opposite = above + 1
-    triangles = np.concatenate(
-        (np.stack((corner, right, opposite), axis=1), np.stack((corner, opposite, above), axis=1))
-    )
-    return points, triangles.astype(np.int32)
+    ground: AssetBaseCfg | None = None
+    robot: ArticulationCfg | None = None
+    imu: ImuCfg | None = None
 
 
 def scene_configuration(
@@ -166,7 +111,9 @@ def scene_configuration(
     """
     robot_file, ground_file = folder / "robot.usda", folder / "ground.usda"
     write_robot_usd(robot, robot_file, collision=collision, height_field=height_field)
-    write_ground_usd(ground_file, engine, height_field)
+    write_ground_usd(
+        ground_file, height_field, friction=engine.ground_friction, combination=engine.friction_combination
+    )
 
     def by_joint(values: np.ndarray) -> dict[str, float]:
         return dict(zip(robot.joint_names, map(float, values), strict=True))
