@@ -1,8 +1,8 @@
 """What the bridge to Isaac Lab costs: `tools/isaac python benchmarks/isaac_throughput.py --engine ovphysx --envs 256`.
 
 The task's whole step (action, latency, physics, observation, reward, resets) over Isaac Lab's own loop on the same
-scene: `write_data_to_sim`, `step`, `update` for every physics step. The two take turns, so that both see the same robots
-and the same machine.
+scene: `write_data_to_sim`, `step`, `update` for every physics step. The two take turns, so that both see the same
+robots and the same machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is called of Isaac Lab exists as it is called: also in what only Isaac Sim would run, and that is not run here."""
+"""What is called of Isaac Lab exists as it is called, also where only Isaac Sim would run it."""
 
 from __future__ import annotations
 

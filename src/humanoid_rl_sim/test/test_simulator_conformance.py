@@ -8,15 +8,18 @@ import torch
 from humanoid_rl_core.robot import Gains, load_robot
 from humanoid_rl_sim.simulators.contract import InitialState, ModelProperties, Simulator
 from humanoid_rl_sim.simulators.height_field import HeightField
-from humanoid_rl_sim.simulators.registry import SIMULATORS, make_simulator
+from humanoid_rl_sim.simulators.registry import make_simulator
 
 N = 4
 TIMESTEP = 0.005
 GRAVITY = 9.81
 
 
-HERE = [name for name in SIMULATORS if name.startswith("isaac:") == (find_spec("isaaclab") is not None)]
-"""Isaac Lab has an environment of its own (`make test-isaac`), in which the other engines' packages are older."""
+if find_spec("isaaclab"):
+    # Its environment (`make test-isaac`): Isaac Sim is part of it only where a user has installed it there.
+    HERE = ("isaac:newton", "isaac:ovphysx", *(["isaac:isaacsim"] if find_spec("isaacsim") else []))
+else:
+    HERE = ("mujoco", "mujoco_warp")
 
 
 @pytest.fixture(params=HERE)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import isaaclab.sim as sim_utils
 import numpy as np
+from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import RobotModel
 from isaaclab.actuators import ImplicitActuatorCfg
 from isaaclab.assets import ArticulationCfg, AssetBaseCfg
@@ -73,6 +75,10 @@ def _ovphysx(height_field: bool) -> PhysicsCfg:
 
 
 def _isaacsim(height_field: bool) -> PhysicsCfg:
+    if find_spec("isaacsim") is None:
+        raise UserError(
+            "engine isaacsim needs Isaac Sim: tools/isaac python -m pip install 'isaaclab[isaacsim]==3.0.0'"
+        )
     from isaaclab_physx.physics import PhysxCfg
 
     return PhysxCfg(enable_enhanced_determinism=True)
