@@ -8,8 +8,6 @@
 #include <system_error>
 #include <utility>
 
-#include "humanoid_rl_hardware/host_rules.hpp"
-
 namespace humanoid_rl_hardware {
 
 namespace {
@@ -82,9 +80,9 @@ void LowCmdSender::run() {
     }
 
     if (closing_.load()) {
-      const bool was_open = order.mode != WireMode::silent;
+      const bool was_open = order.output != Output::silent;
       if (was_open) {
-        order.mode = WireMode::damping;
+        order.output = Output::damping;
         const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                             std::chrono::duration<double>(kShutdownTime));
         for (auto due = Clock::now(); due < end; due += period_) {
@@ -108,16 +106,16 @@ void LowCmdSender::run() {
     if (orders_.read(order)) {
       last_order = now;
       stalled = false;
-      if (order.mode == WireMode::silent) {
+      if (order.output == Output::silent) {
         period_statistics_.pause();
       } else {
         send(order);
       }
-    } else if (order.mode != WireMode::silent && now - last_order > stall_timeout_) {
+    } else if (order.output != Output::silent && now - last_order > stall_timeout_) {
       if (!stalled) {
         stalled = true;
         stalls_.fetch_add(1, std::memory_order_relaxed);
-        order.mode = WireMode::damping;
+        order.output = Output::damping;
       }
       send(order);
     }
@@ -125,7 +123,7 @@ void LowCmdSender::run() {
 }
 
 void LowCmdSender::send(const WireOrder& order) {
-  if (order.mode == WireMode::follow) {
+  if (order.output == Output::follow) {
     fill_command(command_, order.mode_machine, motors_, order.targets);
   } else {
     fill_damping(command_, order.mode_machine, motors_);

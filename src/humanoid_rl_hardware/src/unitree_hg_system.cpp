@@ -420,28 +420,28 @@ return_type UnitreeHgSystem::write(const rclcpp::Time&, const rclcpp::Duration&)
   }
   double mode = kNone;
   if (!get_command(link_handles_.mode, mode, false)) {
-    mode = static_cast<double>(static_cast<int>(order_.mode));  // as in the last cycle
+    mode = static_cast<double>(static_cast<int>(order_.output));  // as in the last cycle
   }
-  WireMode wanted = WireMode::damping;
+  Output wanted = Output::damping;
   if (std::isnan(mode)) {
-    wanted = wire_open_ ? WireMode::damping : WireMode::silent;
+    wanted = wire_open_ ? Output::damping : Output::silent;
   } else if (mode == 0.0) {
-    wanted = WireMode::silent;
+    wanted = Output::silent;
   } else if (mode == 2.0) {
-    wanted = WireMode::follow;
+    wanted = Output::follow;
   }
   if (sample_.received == 0) {
-    wanted = WireMode::silent;  // H1: mode_machine is not known
+    wanted = Output::silent;  // H1: mode_machine is not known
   }
-  if (wanted == WireMode::follow && state_age_ > state_timeout_) {
-    wanted = WireMode::damping;  // H4
+  if (wanted == Output::follow && state_age_ > state_timeout_) {
+    wanted = Output::damping;  // H4
   }
-  if (wanted == WireMode::follow && !read_targets()) {
-    wanted = WireMode::damping;
+  if (wanted == Output::follow && !read_targets()) {
+    wanted = Output::damping;
   }
-  order_.mode = wanted;
+  order_.output = wanted;
   order_.mode_machine = sample_.mode_machine;
-  wire_open_ = wanted != WireMode::silent;
+  wire_open_ = wanted != Output::silent;
   sender_->post(order_);
   return return_type::OK;
 }
