@@ -16,6 +16,7 @@
 #include "hardware_interface/types/hardware_interface_type_values.hpp"
 #include "pluginlib/class_list_macros.hpp"
 #include "rcl_interfaces/msg/parameter_descriptor.hpp"
+#include "steady_clock.hpp"
 
 namespace humanoid_rl_hardware {
 
@@ -42,10 +43,6 @@ constexpr double kDiagnosticsPeriod = 1.0;  // s
 constexpr double kStateDeadline = 5.0;
 /// A queue of one would let a refused command push out the valid one that came just before it.
 constexpr std::size_t kCommandQueue = 8;
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 std::string rounded(double value) {
   std::array<char, 32> buffer{};

@@ -8,15 +8,13 @@
 #include <system_error>
 #include <utility>
 
+#include "steady_clock.hpp"
+
 namespace humanoid_rl_hardware {
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds(Clock::time_point time) {
-  return std::chrono::duration<double>(time.time_since_epoch()).count();
-}
 
 timespec as_timespec(Clock::time_point time) {
   const auto since_boot = time.time_since_epoch();
@@ -130,7 +128,7 @@ void LowCmdSender::send(const WireOrder& order) {
   }
   publish_(command_);
   sent_.fetch_add(1, std::memory_order_relaxed);
-  period_statistics_.tick(seconds(Clock::now()));
+  period_statistics_.tick(now_s());
 }
 
 }  // namespace humanoid_rl_hardware

@@ -9,6 +9,7 @@
 
 #include "hardware_interface/types/hardware_interface_type_values.hpp"
 #include "pluginlib/class_list_macros.hpp"
+#include "steady_clock.hpp"
 
 namespace humanoid_rl_hardware {
 
@@ -16,7 +17,6 @@ namespace {
 
 using hardware_interface::CallbackReturn;
 using hardware_interface::return_type;
-using std::chrono::steady_clock;
 
 constexpr char kLinkName[] = "robot_link";
 constexpr std::chrono::milliseconds kStatisticsPeriod{100};
@@ -24,10 +24,6 @@ constexpr std::chrono::milliseconds kStatisticsPeriod{100};
 /// reads it first throws away the commands it has not read yet.
 constexpr std::chrono::milliseconds kLinger{100};
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-
-std::int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(steady_clock::now().time_since_epoch()).count();
-}
 
 /// A hardware parameter of the URDF, or `otherwise` when it is not there. Throws when it is no number.
 double number(const std::unordered_map<std::string, std::string>& parameters, const std::string& name,
@@ -292,7 +288,7 @@ void UnitreeHgSystem::receive(const unitree_hg::msg::LowState& message) {
     return;
   }
   Sample sample;
-  sample.received = now_ns();
+  sample.received = now_s();
   sample.mode_machine = received_.mode_machine;
   sample.motors = received_.motor_state;
   sample.imu = received_.imu_state;
@@ -377,8 +373,7 @@ return_type UnitreeHgSystem::read(const rclcpp::Time&, const rclcpp::Duration&) 
     return return_type::OK;
   }
   const bool fresh = samples_.read(sample_);
-  state_age_ = sample_.received == 0 ? std::numeric_limits<double>::infinity()
-                                     : 1e-9 * static_cast<double>(now_ns() - sample_.received);
+  state_age_ = now_s() - sample_.received;
   // A handle that another thread reads at this moment keeps its value for one cycle.
   const auto set = [this](const State& handle, double value) {
     std::ignore = set_state(handle, value, false);
@@ -430,7 +425,7 @@ return_type UnitreeHgSystem::write(const rclcpp::Time&, const rclcpp::Duration&)
   } else if (mode == 2.0) {
     wanted = Output::follow;
   }
-  if (sample_.received == 0) {
+  if (sample_.received == kNever) {
     wanted = Output::silent;  // H1: mode_machine is not known
   }
   if (wanted == Output::follow && state_age_ > state_timeout_) {

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <thread>
@@ -72,9 +73,11 @@ class UnitreeHgSystem final : public hardware_interface::SystemInterface {
   using State = hardware_interface::StateInterface::SharedPtr;
   using Command = hardware_interface::CommandInterface::SharedPtr;
 
+  static constexpr double kNever = -std::numeric_limits<double>::infinity();
+
   /// A valid LowState, as the control loop needs it.
   struct Sample {
-    std::int64_t received = 0;  ///< ns of the steady clock
+    double received = kNever;  ///< s of the steady clock
     std::uint8_t mode_machine = 0;
     std::array<MotorState, kMotorSlots> motors{};
     ImuState imu{};
