@@ -78,25 +78,7 @@ void LowCmdSender::run() {
     }
 
     if (closing_.load()) {
-      const bool was_open = order.output != Output::silent;
-      if (was_open) {
-        order.output = Output::damping;
-        const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                            std::chrono::duration<double>(kShutdownTime));
-        for (auto due = Clock::now(); due < end; due += period_) {
-          std::this_thread::sleep_until(due);
-          send(order);
-        }
-      }
-      const std::uint8_t mode_machine = order.mode_machine;
-      orders_.read(
-          order);  // what was ordered meanwhile must not be the first thing sent when this opens again
-      order = WireOrder{};
-      order.mode_machine = mode_machine;
-      period_statistics_.pause();
-      const std::lock_guard<std::mutex> lock(closed_mutex_);
-      closed_ = true;
-      closed_changed_.notify_all();
+      fall_silent(order);
       continue;
     }
 
@@ -118,6 +100,25 @@ void LowCmdSender::run() {
       send(order);
     }
   }
+}
+
+void LowCmdSender::fall_silent(WireOrder& order) {
+  if (order.output != Output::silent) {
+    order.output = Output::damping;
+    const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                        std::chrono::duration<double>(kShutdownTime));
+    for (auto due = Clock::now(); due < end; due += period_) {
+      std::this_thread::sleep_until(due);
+      send(order);
+    }
+  }
+  // What was ordered meanwhile must not be the first thing sent when this opens again.
+  orders_.update();
+  order.output = Output::silent;
+  period_statistics_.pause();
+  const std::lock_guard<std::mutex> lock(closed_mutex_);
+  closed_ = true;
+  closed_changed_.notify_all();
 }
 
 void LowCmdSender::send(const WireOrder& order) {

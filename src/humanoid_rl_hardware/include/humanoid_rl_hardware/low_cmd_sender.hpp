@@ -73,6 +73,8 @@ class LowCmdSender {
 
  private:
   void run();
+  /// Damps for `kShutdownTime` when `order`, the last one sent, was not silent; it is afterwards.
+  void fall_silent(WireOrder& order);
   void send(const WireOrder& order);
 
   const std::size_t motors_;
