@@ -120,10 +120,7 @@ void copy(const LowCmd& from, unitree_hg::msg::LowCmd& to) {
 
 }  // namespace
 
-UnitreeHgSystem::~UnitreeHgSystem() {
-  damp_and_close();
-  disconnect();
-}
+UnitreeHgSystem::~UnitreeHgSystem() { disconnect(); }
 
 CallbackReturn UnitreeHgSystem::on_init(const hardware_interface::HardwareComponentInterfaceParams& params) {
   if (hardware_interface::SystemInterface::on_init(params) != CallbackReturn::SUCCESS) {
@@ -264,6 +261,7 @@ void UnitreeHgSystem::connect() {
 }
 
 void UnitreeHgSystem::disconnect() {
+  damp_and_close();
   if (executor_) {
     executor_->cancel();
   }
@@ -341,19 +339,16 @@ CallbackReturn UnitreeHgSystem::on_deactivate(const rclcpp_lifecycle::State&) {
 }
 
 CallbackReturn UnitreeHgSystem::on_cleanup(const rclcpp_lifecycle::State&) {
-  damp_and_close();
   disconnect();
   return CallbackReturn::SUCCESS;
 }
 
 CallbackReturn UnitreeHgSystem::on_shutdown(const rclcpp_lifecycle::State&) {
-  damp_and_close();
   disconnect();
   return CallbackReturn::SUCCESS;
 }
 
 CallbackReturn UnitreeHgSystem::on_error(const rclcpp_lifecycle::State&) {
-  damp_and_close();
   disconnect();
   return CallbackReturn::SUCCESS;
 }

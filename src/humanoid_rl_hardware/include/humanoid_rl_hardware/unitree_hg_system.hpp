@@ -106,9 +106,11 @@ class UnitreeHgSystem final : public hardware_interface::SystemInterface {
 
   void find_handles();
   void connect();
+  /// Closes the wire first. Also where nothing is connected.
   void disconnect();
   void receive(const unitree_hg::msg::LowState& message);
   void publish(const LowCmd& command);
+  /// Ends in silence. The sender stays and can be opened again.
   void damp_and_close();
   /// Joint commands through the torque limiter into `order_`; false when one is not finite.
   bool read_targets() noexcept;
