@@ -129,10 +129,6 @@ CallbackReturn UnitreeHgSystem::on_init(const hardware_interface::HardwareCompon
   try {
     const auto& parameters = info_.hardware_parameters;
     joints_ = info_.joints.size();
-    if (joints_ == 0 || joints_ > kMotorSlots) {
-      throw std::invalid_argument("the ros2_control tag has " + std::to_string(joints_) +
-                                  " joints, expected 1 to " + std::to_string(kMotorSlots));
-    }
     if (info_.sensors.size() != 1) {
       throw std::invalid_argument("the ros2_control tag has " + std::to_string(info_.sensors.size()) +
                                   " sensors, expected the IMU alone");
