@@ -18,7 +18,6 @@ namespace {
 using hardware_interface::CallbackReturn;
 using hardware_interface::return_type;
 
-constexpr char kLinkName[] = "robot_link";
 constexpr std::chrono::milliseconds kStatisticsPeriod{100};
 /// The publisher outlives its last command: its goodbye travels on a socket of its own, and a receiver that
 /// reads it first throws away the commands it has not read yet.
@@ -198,7 +197,7 @@ void UnitreeHgSystem::find_handles() {
     imu_handles_.angular_velocity[i] = state(imu_name_ + "/angular_velocity." + quaternion[i]);
     imu_handles_.linear_acceleration[i] = state(imu_name_ + "/linear_acceleration." + quaternion[i]);
   }
-  const std::string link = std::string(kLinkName) + "/";
+  const std::string link = "robot_link/";
   link_handles_.mode = command(link + "mode");
   link_handles_.state_age = state(link + "state_age");
   link_handles_.mode_machine = state(link + "mode_machine");
@@ -351,7 +350,7 @@ CallbackReturn UnitreeHgSystem::on_error(const rclcpp_lifecycle::State&) {
 
 return_type UnitreeHgSystem::perform_command_mode_switch(const std::vector<std::string>&,
                                                          const std::vector<std::string>& stop_interfaces) {
-  const std::string mode = std::string(kLinkName) + "/mode";
+  const std::string& mode = link_handles_.mode->get_name();
   if (std::find(stop_interfaces.begin(), stop_interfaces.end(), mode) != stop_interfaces.end()) {
     // Nobody commands any more: damping from this cycle on.
     set_command(link_handles_.mode, kNone, false);
