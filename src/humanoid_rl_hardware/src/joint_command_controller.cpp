@@ -13,6 +13,7 @@
 
 #include "diagnostic_msgs/msg/diagnostic_status.hpp"
 #include "diagnostic_msgs/msg/key_value.hpp"
+#include "format_text.hpp"
 #include "hardware_interface/types/hardware_interface_type_values.hpp"
 #include "pluginlib/class_list_macros.hpp"
 #include "rcl_interfaces/msg/parameter_descriptor.hpp"
@@ -43,12 +44,6 @@ constexpr double kDiagnosticsPeriod = 1.0;  // s
 constexpr double kStateDeadline = 5.0;
 /// A queue of one would let a refused command push out the valid one that came just before it.
 constexpr std::size_t kCommandQueue = 8;
-
-std::string rounded(double value) {
-  std::array<char, 32> buffer{};
-  std::snprintf(buffer.data(), buffer.size(), "%.1f", value);
-  return buffer.data();
-}
 
 }  // namespace
 
@@ -368,10 +363,10 @@ void JointCommandController::publish_slow_topics() {
   add("stalls of the control loop", std::to_string(static_cast<std::uint64_t>(link.stalls)));
   add("rejected joint commands", std::to_string(status.rejected_commands));
   add("rejected LowStates", std::to_string(status.rejected_states));
-  add("LowState age [ms]", rounded(1e3 * link.state_age));
-  add("period error p50 [us]", rounded(1e6 * link.period_error_p50));
-  add("period error p99 [us]", rounded(1e6 * link.period_error_p99));
-  add("period error max [us]", rounded(1e6 * link.period_error_max));
+  add("LowState age [ms]", format_tenths(1e3 * link.state_age));
+  add("period error p50 [us]", format_tenths(1e6 * link.period_error_p50));
+  add("period error p99 [us]", format_tenths(1e6 * link.period_error_p99));
+  add("period error max [us]", format_tenths(1e6 * link.period_error_max));
   diagnostics_->publish(array);
 }
 
