@@ -101,20 +101,13 @@ CallbackReturn JointCommandController::on_configure(const rclcpp_lifecycle::Stat
   const double policy_period = node->get_parameter("policy_period").as_double();
   const double state_timeout = node->get_parameter("state_timeout").as_double();
   period_ = 1.0 / std::max(1u, get_update_rate());
-  if (joints_.empty() || joints_.size() > kMotorSlots) {
-    RCLCPP_ERROR(node->get_logger(), "parameter joints names %zu joints, expected 1 to %zu", joints_.size(),
-                 kMotorSlots);
+  try {
+    joint_map_ = std::make_unique<JointMap>(joints_);
+    rules_ = std::make_unique<HostRules>(policy_period, state_timeout, period_);
+  } catch (const std::invalid_argument& error) {
+    RCLCPP_ERROR(node->get_logger(), "parameters (joints, policy_period, state_timeout): %s", error.what());
     return CallbackReturn::ERROR;
   }
-  for (const auto& [name, value] :
-       {std::pair{"policy_period", policy_period}, {"state_timeout", state_timeout}}) {
-    if (!(value >= period_ && value <= 1.0)) {
-      RCLCPP_ERROR(node->get_logger(), "parameter %s is %g s, expected %g to 1 s", name, value, period_);
-      return CallbackReturn::ERROR;
-    }
-  }
-  joint_map_ = std::make_unique<JointMap>(joints_);
-  rules_ = std::make_unique<HostRules>(policy_period, state_timeout, period_);
 
   // One group, in which an executor takes messages before requests: a command that came before a reset is not
   // followed after it.
