@@ -31,13 +31,17 @@ using diagnostic_msgs::msg::DiagnosticStatus;
 using humanoid_rl_interfaces::msg::HostStatus;
 using humanoid_rl_interfaces::msg::JointCommand;
 
-constexpr std::array<const char*, 5> kCommandNames{hardware_interface::HW_IF_POSITION,
-                                                   hardware_interface::HW_IF_VELOCITY,
-                                                   hardware_interface::HW_IF_EFFORT, "kp", "kd"};
-constexpr std::array<const char*, 3> kMotorNames{"winding_temperature", "casing_temperature", "voltage"};
-constexpr std::array<const char*, 9> kLinkNames{
-    "state_age", "mode_machine",     "rejected_states",  "refusal",         "sent",
-    "stalls",    "period_error_p50", "period_error_p99", "period_error_max"};
+/// A command interface of a joint and the targets that go there.
+struct CommandField {
+  const char* name;
+  std::array<double, kMotorSlots> JointTargets::* targets;
+};
+constexpr std::array<CommandField, 5> kCommandFields{
+    {{hardware_interface::HW_IF_POSITION, &JointTargets::position},
+     {hardware_interface::HW_IF_VELOCITY, &JointTargets::velocity},
+     {hardware_interface::HW_IF_EFFORT, &JointTargets::effort},
+     {"kp", &JointTargets::stiffness},
+     {"kd", &JointTargets::damping}}};
 constexpr std::chrono::milliseconds kStatusPeriod{100};
 constexpr double kDiagnosticsPeriod = 1.0;  // s
 /// s after activation within which the first LowState is expected; a robot that is on sends 500 a second.
@@ -72,8 +76,8 @@ CallbackReturn JointCommandController::on_init() {
 InterfaceConfiguration JointCommandController::command_interface_configuration() const {
   InterfaceConfiguration configuration{interface_configuration_type::INDIVIDUAL, {}};
   for (const auto& joint : joints_) {
-    for (const char* name : kCommandNames) {
-      configuration.names.push_back(joint + "/" + name);
+    for (const CommandField& field : kCommandFields) {
+      configuration.names.push_back(joint + "/" + field.name);
     }
   }
   configuration.names.emplace_back("robot_link/mode");
@@ -82,12 +86,12 @@ InterfaceConfiguration JointCommandController::command_interface_configuration()
 
 InterfaceConfiguration JointCommandController::state_interface_configuration() const {
   InterfaceConfiguration configuration{interface_configuration_type::INDIVIDUAL, {}};
-  for (const char* name : kLinkNames) {
-    configuration.names.push_back(std::string("robot_link/") + name);
+  for (const auto& field : kLinkFields) {
+    configuration.names.push_back(std::string("robot_link/") + field.name);
   }
   for (const auto& joint : joints_) {
-    for (const char* name : kMotorNames) {
-      configuration.names.push_back(joint + "/" + name);
+    for (const auto& field : kMotorFields) {
+      configuration.names.push_back(joint + "/" + field.name);
     }
   }
   return configuration;
@@ -224,16 +228,13 @@ return_type JointCommandController::update(const rclcpp::Time&, const rclcpp::Du
     }
   };
   Link& link = snapshot_.link;
-  for (double* value :
-       {&link.state_age, &link.mode_machine, &link.rejected_states, &link.refusal, &link.sent, &link.stalls,
-        &link.period_error_p50, &link.period_error_p99, &link.period_error_max}) {
-    take(*value);
+  for (const auto& field : kLinkFields) {
+    take(link.*field.value);
   }
   for (std::size_t i = 0; i < joints_.size(); ++i) {
-    Motor& motor = snapshot_.motors[i];
-    take(motor.winding_temperature);
-    take(motor.casing_temperature);
-    take(motor.voltage);
+    for (const auto& field : kMotorFields) {
+      take(snapshot_.motors[i].*field.value);
+    }
   }
   state_age_.store(link.state_age);
   arrived_ = arrivals_.read(arrival_) || arrived_;
@@ -274,11 +275,9 @@ void JointCommandController::command(Output output) noexcept {
   if (output == Output::follow) {
     std::size_t index = 0;
     for (std::size_t i = 0; i < joints_.size(); ++i) {
-      give(index++, targets_.position[i]);
-      give(index++, targets_.velocity[i]);
-      give(index++, targets_.effort[i]);
-      give(index++, targets_.stiffness[i]);
-      give(index++, targets_.damping[i]);
+      for (const CommandField& field : kCommandFields) {
+        give(index++, (targets_.*field.targets)[i]);
+      }
     }
   }
   give(command_interfaces_.size() - 1, static_cast<double>(static_cast<int>(output)));
