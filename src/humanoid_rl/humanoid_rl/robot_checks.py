@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import RobotModel
 from humanoid_rl_core.rotation import projected_gravity
-from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml
+from humanoid_rl_core.typed_yaml import PositiveNumbers, load_dataclass, load_yaml
 from humanoid_rl_core.unitree_hg_wire import (
     LowStateArrays,
     WireError,
@@ -40,22 +40,8 @@ PROGRAMS = {
 """Executables, modules and nodes that must not run beside a deployment on a real robot."""
 
 
-class _Positive:
-    """Refuses numbers a threshold cannot have; the loader turns the ValueError into a UserError."""
-
-    def __post_init__(self) -> None:
-        for item in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, item.name)
-            named = value.items() if isinstance(value, Mapping) else [("", value)]
-            for name, number in named:
-                is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-                if is_number and not (math.isfinite(number) and number > 0):
-                    key = f"{item.name}.{name}" if name else item.name
-                    raise ValueError(f"{key} must be a positive number, found {number}")
-
-
 @dataclass(frozen=True)
-class LinkLimits(_Positive):
+class LinkLimits(PositiveNumbers):
     """Seconds until the first LowState, seconds listened; Hz, and the fraction that the rate may be off."""
 
     first_state: float
@@ -65,7 +51,7 @@ class LinkLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class ImuLimits(_Positive):
+class ImuLimits(PositiveNumbers):
     """| |quaternion| - 1 |, m/s^2 off gravity, rad from upright, rad/s."""
 
     quaternion_norm: float
@@ -75,7 +61,7 @@ class ImuLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class JointLimits(_Positive):
+class JointLimits(PositiveNumbers):
     """rad beyond a position limit, rad/s, rad from the poses expected; `distance_of` by kind of joint."""
 
     beyond_limit: float
@@ -85,7 +71,7 @@ class JointLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class MotorLimits(_Positive):
+class MotorLimits(PositiveNumbers):
     """Degrees Celsius; joints whose error flags do not count."""
 
     winding_temperature: float
@@ -94,7 +80,7 @@ class MotorLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class BatteryLimits(_Positive):
+class BatteryLimits(PositiveNumbers):
     """Whether a battery has to report, seconds to wait for it, percent."""
 
     required: bool
@@ -103,7 +89,7 @@ class BatteryLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class SwitcherLimits(_Positive):
+class SwitcherLimits(PositiveNumbers):
     """Seconds for an answer, how often to release, seconds between."""
 
     timeout: float
@@ -112,7 +98,7 @@ class SwitcherLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class ReleasedLimits(_Positive):
+class ReleasedLimits(PositiveNumbers):
     """Seconds without a foreign LowCmd, and seconds to wait for that and for a robot at rest."""
 
     quiet: float
@@ -120,7 +106,7 @@ class ReleasedLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class PreflightConfig(_Positive):
+class PreflightConfig(PositiveNumbers):
     """All of config/preflight/<robot>.yaml; `network` is where the robot's addresses are."""
 
     network: str
@@ -133,6 +119,7 @@ class PreflightConfig(_Positive):
     released: ReleasedLimits
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         IPv4Network(self.network)  # a ValueError of its own for what is no network
 
     @property
