@@ -27,7 +27,7 @@ from humanoid_rl import security
 # After the policy node is gone the robot sinks in damping; the host stays for that long.
 SINKING_TIME = 2.0
 # The faster loop goes first: 500 Hz host and twin, 50 Hz policy. The host is what keeps the robot safe.
-TWIN_PRIORITY, POLICY_PRIORITY = 25, 20  # the host: 30
+TWIN_PRIORITY, POLICY_PRIORITY = 25, 20  # the host: hosts.HOST_PRIORITY
 BOOLEAN = ["true", "false"]
 ARGUMENTS = [
     DeclareLaunchArgument(

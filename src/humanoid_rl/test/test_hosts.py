@@ -45,7 +45,7 @@ def test_parameters_name_the_joints_in_motor_order_and_the_policys_period() -> N
     assert (controller["policy_period"], controller["auto_activate"]) == (0.04, True)
     assert parameters["imu_sensor_broadcaster"]["ros__parameters"]["frame_id"] == robot.imu_link
     manager = parameters["controller_manager"]["ros__parameters"]
-    assert manager["update_rate"] == 500
+    assert (manager["update_rate"], manager["thread_priority"]) == (500, hosts.HOST_PRIORITY)
     assert set(hosts.CONTROLLERS) == {name for name, value in manager.items() if isinstance(value, dict)}
 
 
