@@ -23,7 +23,8 @@ from humanoid_rl.network_interface import (
     confined_to_interface,
     network_interfaces,
 )
-from humanoid_rl.robot_checks import check_confirm, preflight_config_of
+from humanoid_rl.preflight_config import preflight_config_of
+from humanoid_rl.robot_checks import check_confirm
 
 if TYPE_CHECKING:
     from humanoid_rl_core.contract import PolicyContract

@@ -38,7 +38,8 @@ from rclpy.signals import SignalHandlerOptions
 
 from humanoid_rl import robot_checks as checks
 from humanoid_rl.preflight import DISCOVERY_TIME
-from humanoid_rl.robot_checks import Answer, PreflightConfig, Process, StateWindow
+from humanoid_rl.preflight_config import PreflightConfig, load_preflight_config, preflight_config_of
+from humanoid_rl.robot_checks import Answer, Process, StateWindow
 from unitree_api.msg import Request, Response
 from unitree_hg.msg import BmsState, LowCmd, LowState
 
@@ -409,9 +410,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Preflight(
             robot=load_robot(options.robot, options.variant),
             allowed=tuple(options.mode_machine),
-            config=checks.load_preflight_config(options.config)
+            config=load_preflight_config(options.config)
             if options.config
-            else checks.preflight_config_of(options.robot),
+            else preflight_config_of(options.robot),
             where=options.where,
             confirm=options.confirm,
             show=lambda line: print(line, flush=True),
