@@ -44,9 +44,8 @@ from unitree_hg.msg import LowState
 NAME = "wireless_remote"
 ESTOP_SERVICES = ("/host/estop", "/policy/estop")
 PERIOD = 0.02  # s between two looks: what an e-stop waits at most
-JOY_EVERY = (
-    2  # looks between two Joy messages where no button changed; 25 Hz is twelve within the command's timeout
-)
+# Looks between two Joy messages where no button changed; 25 Hz is twelve within the command's timeout.
+JOY_EVERY = 2
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
