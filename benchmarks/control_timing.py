@@ -18,7 +18,7 @@ import numpy as np
 import rclpy
 import torch
 from humanoid_rl.deployment import run_deployment
-from humanoid_rl.hosts import HOST_PRIORITY
+from humanoid_rl.launching.hosts import HOST_PRIORITY
 from humanoid_rl_core.export import export_policy
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import load_robot

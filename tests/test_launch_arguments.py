@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from humanoid_rl.cli import parse
-from humanoid_rl.launching import declared_arguments, describe_arguments, launch_file
+from humanoid_rl.launching.launch_files import declared_arguments, describe_arguments, launch_file
 from humanoid_rl_core.resources import share_dir
 from launch import LaunchContext
 

@@ -16,9 +16,9 @@ import pytest
 import rclpy
 from geometry_msgs.msg import TwistStamped
 from humanoid_rl.deployment import confined
-from humanoid_rl.hosts import installed_hosts
+from humanoid_rl.launching.hosts import installed_hosts
 from humanoid_rl.operator_client import Operator
-from humanoid_rl.robot_checks import CONFIRM_WORD
+from humanoid_rl.real_robot.robot_checks import CONFIRM_WORD
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot
 from humanoid_rl_core.unitree_hg_wire import LowCmdWriter

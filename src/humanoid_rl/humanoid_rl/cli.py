@@ -200,20 +200,20 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _deploy(options: argparse.Namespace) -> int:
-    from humanoid_rl.launching import run_launch
+    from humanoid_rl.launching.launch_files import run_launch
 
     named = {key: getattr(options, key) for key in ("policy", "host", "viewer", "robot")}
     return run_launch("deploy", [*(f"{key}:={value}" for key, value in named.items()), *options.arguments])
 
 
 def _view(options: argparse.Namespace) -> int:
-    from humanoid_rl.launching import run_launch
+    from humanoid_rl.launching.launch_files import run_launch
 
     return run_launch("view", [f"viewer:={options.viewer}", f"port:={options.port}"])
 
 
 def _launch(options: argparse.Namespace) -> int:
-    from humanoid_rl.launching import describe_arguments, run_launch
+    from humanoid_rl.launching.launch_files import describe_arguments, run_launch
 
     if options.show_args:
         print(describe_arguments(options.file))

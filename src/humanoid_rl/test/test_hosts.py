@@ -3,10 +3,9 @@
 import xml.etree.ElementTree as ET
 
 import pytest
+from humanoid_rl.launching import hosts
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot
-
-from humanoid_rl import hosts
 
 VARIANTS = ("rev_1_0", "mode_11", "mode_13", "mode_15")
 

@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
-from humanoid_rl.preflight_config import PreflightConfig, load_preflight_config, preflight_config_of
+from humanoid_rl.real_robot.preflight_config import (
+    PreflightConfig,
+    load_preflight_config,
+    preflight_config_of,
+)
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import known_robots

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from humanoid_rl.preflight_config import preflight_config_of
-from humanoid_rl.robot_checks import (
+from humanoid_rl.real_robot.preflight_config import preflight_config_of
+from humanoid_rl.real_robot.robot_checks import (
     CHECK_MODE,
     CONFIRM_WORD,
     RELEASE_MODE,

@@ -44,9 +44,9 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker as MarkerMessage
 from visualization_msgs.msg import MarkerArray
 
-from humanoid_rl.urdf_scene import UrdfScene, read_scene
-from humanoid_rl.web_panel import Actions, Panel, PanelState, Training
-from humanoid_rl.web_scene import Marker, MarkerKind, WebScene
+from humanoid_rl.views.urdf_scene import UrdfScene, read_scene
+from humanoid_rl.views.web_panel import Actions, Panel, PanelState, Training
+from humanoid_rl.views.web_scene import Marker, MarkerKind, WebScene
 from humanoid_rl_core import rotation
 from humanoid_rl_interfaces.msg import HostStatus, JointCommand, MotorStatus, PolicyStatus, TrainStatus
 from humanoid_rl_interfaces.srv import Push

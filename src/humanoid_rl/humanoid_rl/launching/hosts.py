@@ -18,8 +18,8 @@ from humanoid_rl_core.robot import RobotModel, expand_xacro, load_robot
 from launch.actions import OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnShutdown
 
-from humanoid_rl.supervised_node import supervised_node
-from humanoid_rl.viewing import installed
+from humanoid_rl.launching.supervised_node import supervised_node
+from humanoid_rl.launching.viewing import installed
 
 HOSTS = ("auto", "embedded", "ros2_control")
 CONTROL_CONFIG = "config/control/ros2_control.yaml"

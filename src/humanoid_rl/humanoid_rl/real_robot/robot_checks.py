@@ -25,7 +25,7 @@ from humanoid_rl_core.unitree_hg_wire import (
 )
 from numpy.typing import NDArray
 
-from humanoid_rl.preflight_config import (
+from humanoid_rl.real_robot.preflight_config import (
     BatteryLimits,
     ImuLimits,
     JointLimits,
