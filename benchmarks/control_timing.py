@@ -18,6 +18,7 @@ import numpy as np
 import rclpy
 import torch
 from humanoid_rl.deployment import run_deployment
+from humanoid_rl.launching.hosts import HOST_PRIORITY
 from humanoid_rl_core.export import export_policy
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import load_robot
@@ -35,7 +36,6 @@ from unitree_hg.msg import LowCmd, LowState
 PUSH = 0.1
 SETTLE = 1.0
 NOMINAL = 0.02
-HOST_PRIORITY = 30  # of launch/deploy.launch.py: the bare loop gets what the host gets
 POLL = 0.1  # s between two looks at what came
 QUEUE = 1000  # messages: 2 s of 500 Hz, should this process be kept from looking
 

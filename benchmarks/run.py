@@ -19,7 +19,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from humanoid_rl.launching import check_arguments, declared_arguments, launch_file, split_arguments
+from humanoid_rl.launching.launch_files import (
+    check_arguments,
+    declared_arguments,
+    launch_file,
+    split_arguments,
+)
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_sim.learning.evaluation import write_json
 

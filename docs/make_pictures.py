@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from humanoid_rl.browser import Browser
 from humanoid_rl.deployment import LaunchProcess, Recorder, bring_up, confined
 from humanoid_rl.operator_client import Operator
-from humanoid_rl.report_plots import learning_curves
+from humanoid_rl.reports.report_plots import learning_curves
+from humanoid_rl.views.browser import Browser
 from humanoid_rl_core.errors import UserError
 
 from humanoid_rl_interfaces.msg import PolicyStatus

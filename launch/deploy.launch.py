@@ -4,30 +4,29 @@
     ros2 launch humanoid_rl deploy.launch.py robot:=real interface:=eth0 policy:=g1_stand
 
 Everything that can be refused is refused before the first node starts; a real robot has to pass a preflight, and
-the operator to confirm it (humanoid_rl/real_robot.py). The nodes find each other in any order. When the policy
+the operator to confirm it (humanoid_rl/real_robot). The nodes find each other in any order. When the policy
 node ends, the host is left time to hold the robot in damping; then the launch ends.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from humanoid_rl.hosts import HOSTS, choose_host, host_actions
-from humanoid_rl.launching import confined_to_this_machine, refuse_unknown_arguments
-from humanoid_rl.preflight import check_domain_free, check_domain_number, check_policy, find_policy
-from humanoid_rl.real_robot import after_preflight, check_real_arguments, confined_to_robot
-from humanoid_rl.supervised_node import supervised_node
-from humanoid_rl.viewing import VIEWERS, choose_viewer, viewer_actions
+from humanoid_rl.launching import security
+from humanoid_rl.launching.hosts import HOSTS, choose_host, host_actions
+from humanoid_rl.launching.launch_files import confined_to_this_machine, refuse_unknown_arguments
+from humanoid_rl.launching.preflight import check_domain_free, check_domain_number, check_policy, find_policy
+from humanoid_rl.launching.supervised_node import supervised_node
+from humanoid_rl.launching.viewing import VIEWERS, choose_viewer, viewer_actions
+from humanoid_rl.real_robot.launch_actions import after_preflight, check_real_arguments, confined_to_robot
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.real_time import RealTime
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 
-from humanoid_rl import security
-
 # After the policy node is gone the robot sinks in damping; the host stays for that long.
 SINKING_TIME = 2.0
 # The faster loop goes first: 500 Hz host and twin, 50 Hz policy. The host is what keeps the robot safe.
-TWIN_PRIORITY, POLICY_PRIORITY = 25, 20  # the host: 30
+TWIN_PRIORITY, POLICY_PRIORITY = 25, 20  # the host: hosts.HOST_PRIORITY
 BOOLEAN = ["true", "false"]
 ARGUMENTS = [
     DeclareLaunchArgument(

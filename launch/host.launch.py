@@ -8,9 +8,9 @@ Nothing is sent before /host/activate is called.
 
 from typing import Any
 
-from humanoid_rl.hosts import HOSTS, choose_host, host_actions
-from humanoid_rl.launching import confined_to_this_machine, refuse_unknown_arguments
-from humanoid_rl.preflight import check_domain_number
+from humanoid_rl.launching.hosts import HOSTS, choose_host, host_actions
+from humanoid_rl.launching.launch_files import confined_to_this_machine, refuse_unknown_arguments
+from humanoid_rl.launching.preflight import check_domain_number
 from humanoid_rl_core.errors import UserError
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction

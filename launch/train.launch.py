@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from humanoid_rl.launching import confined_to_this_machine, refuse_unknown_arguments
+from humanoid_rl.launching.launch_files import confined_to_this_machine, refuse_unknown_arguments
+from humanoid_rl.launching.preflight import check_domain_number
+from humanoid_rl.launching.supervised_node import supervised_node
+from humanoid_rl.launching.viewing import VIEWERS, viewer_actions
 from humanoid_rl.learning_commands import new_run_dir
-from humanoid_rl.preflight import check_domain_number
-from humanoid_rl.supervised_node import supervised_node
-from humanoid_rl.viewing import VIEWERS, viewer_actions
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_sim.learning.configuration import from_yaml, load_training_config, resumed_config
 from humanoid_rl_sim.simulators.registry import ISAAC_ENGINES, SIMULATOR_KINDS

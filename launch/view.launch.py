@@ -5,9 +5,9 @@ ros2 launch humanoid_rl view.launch.py
 
 from typing import Any
 
-from humanoid_rl.launching import refuse_unknown_arguments
-from humanoid_rl.preflight import check_domain_number
-from humanoid_rl.viewing import installed, viewer_actions
+from humanoid_rl.launching.launch_files import refuse_unknown_arguments
+from humanoid_rl.launching.preflight import check_domain_number
+from humanoid_rl.launching.viewing import installed, viewer_actions
 from humanoid_rl_core.errors import UserError
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from humanoid_rl.deployment import LaunchProcess, Recorder, bring_up, confined, run_deployment
 from humanoid_rl.drive import MINUTE, Tracking, drive
-from humanoid_rl.hosts import installed_hosts
+from humanoid_rl.launching.hosts import installed_hosts
 from humanoid_rl.operator_client import Operator, polled_qos
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot

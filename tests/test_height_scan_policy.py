@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from humanoid_rl.preflight import check_policy
+from humanoid_rl.launching.preflight import check_policy
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.export import export_policy
 from humanoid_rl_core.robot import load_robot

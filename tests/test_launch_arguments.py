@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from humanoid_rl.launching import declared_arguments, describe_arguments, launch_file
+from humanoid_rl.cli import parse
+from humanoid_rl.launching.launch_files import declared_arguments, describe_arguments, launch_file
 from humanoid_rl_core.resources import share_dir
+from launch import LaunchContext
 
 DECLARED = {
     "train": {"task", "sim", "num_envs", "steps", "seed", "name", "resume", "viewer", "port", "domain"},
@@ -111,6 +113,17 @@ def test_launch_file_declares_its_arguments_each_with_default_and_description(na
     for argument in declared.values():
         assert argument.default_value is not None and argument.description != "no description given"
     assert all(f"{key}:=" in describe_arguments(name) for key in declared)
+
+
+@pytest.mark.parametrize("name", ["deploy", "view"])
+def test_command_leaves_a_launch_file_its_defaults(name: str) -> None:
+    command = vars(parse([name]))
+    declared = declared_arguments(launch_file(name))
+    shared = command.keys() & declared.keys()
+    assert shared >= {"viewer"}
+    for key in shared:
+        (default,) = declared[key].default_value
+        assert command[key] == default.perform(LaunchContext()), key
 
 
 def test_every_launch_file_is_covered_here() -> None:

@@ -14,7 +14,7 @@ import pytest
 from humanoid_rl.deployment import LaunchProcess
 
 LAUNCH_FILE = """
-from humanoid_rl.supervised_node import supervised_node
+from humanoid_rl.launching.supervised_node import supervised_node
 from launch import LaunchDescription
 from launch.actions import ExecuteProcess
 

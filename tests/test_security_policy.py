@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from humanoid_rl.security import ENCLAVES, POLICY_FILE, check_middleware, enclave, make_keystore
+from humanoid_rl.launching.security import ENCLAVES, POLICY_FILE, check_middleware, enclave, make_keystore
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.resources import share_dir
 

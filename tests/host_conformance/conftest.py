@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from domain_coordinator import domain_id
-from humanoid_rl.hosts import installed_hosts
+from humanoid_rl.launching.hosts import installed_hosts
 from humanoid_rl_core.robot import RobotModel, load_robot
 from rclpy.context import Context
 

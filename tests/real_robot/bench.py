@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from humanoid_rl.launching import ahead_of_others
+from humanoid_rl.launching.launch_files import ahead_of_others
 
 FAKE_G1 = Path(__file__).with_name("fake_g1.py")
 INTERFACE = "lo"

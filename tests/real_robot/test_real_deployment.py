@@ -16,9 +16,9 @@ import pytest
 import rclpy
 from geometry_msgs.msg import TwistStamped
 from humanoid_rl.deployment import confined
-from humanoid_rl.hosts import installed_hosts
+from humanoid_rl.launching.hosts import installed_hosts
 from humanoid_rl.operator_client import Operator
-from humanoid_rl.robot_checks import CONFIRM_WORD
+from humanoid_rl.real_robot.robot_checks import CONFIRM_WORD
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot
 from humanoid_rl_core.unitree_hg_wire import LowCmdWriter
@@ -71,6 +71,11 @@ def deploy(domain: int, log: Path, **arguments: str) -> RealLaunch:
     return RealLaunch({"domain": str(domain), "policy": "g1_stand", **CONFIRMED, **arguments}, log)
 
 
+def launch_that_asks(domain: int, log: Path, *, terminal: bool = True) -> RealLaunch:
+    """Without the word on its command line: its operator is asked for it on the terminal."""
+    return RealLaunch({"domain": str(domain), "interface": INTERFACE}, log, terminal=terminal)
+
+
 @pytest.fixture
 def operator(domain: int) -> Iterator[Operator]:
     with confined(domain), Operator("real_robot_test") as made:
@@ -86,10 +91,7 @@ def test_robot_is_released_stands_and_runs_and_its_remote_stops_it(
         before = robot.now()
         assert before["mode"] == "ai" and before["accepted"] == 0
         with deploy(domain, launch_log, host=host) as launch:
-            try:
-                stand_and_run(robot, launch, operator)
-            except UserError as error:
-                raise StalledError(str(error)) from None
+            stand_and_run(robot, launch, operator)
             stop_with_the_remote(robot, launch, operator)
 
 
@@ -102,10 +104,7 @@ def test_robot_walks_where_it_is_told_and_stops(
         FakeG1(domain, "--physics", "--onboard-commands") as robot,
         deploy(domain, launch_log, host=host, policy="g1_walk") as launch,
     ):
-        try:
-            stand_and_run(robot, launch, operator)
-        except UserError as error:
-            raise StalledError(str(error)) from None
+        stand_and_run(robot, launch, operator)
         begin = np.array(robot.now()["position"])
         command(operator, 0.5, WALK)
         walked = np.array(robot.now()["position"]) - begin
@@ -144,12 +143,16 @@ def still_running(operator: Operator) -> None:
 
 
 def stand_and_run(robot: FakeG1, launch: RealLaunch, operator: Operator) -> None:
+    """Raises StalledError when the operator's services do not get the robot there."""
     launch.wait_for("[wireless_remote-")
     assert robot.now()["mode"] == ""
-    operator.stand()
-    # Somebody turns the crank, as docs/deploy_on_a_g1.md has it; the fake robot's hoist does by itself.
-    operator.wait_until(lambda: robot.now()["hoist"] == "off", "the hoist did not let go", 30.0)
-    operator.start()
+    try:
+        operator.stand()
+        # Somebody turns the crank, as docs/deploy_on_a_g1.md has it; the fake robot's hoist does by itself.
+        operator.wait_until(lambda: robot.now()["hoist"] == "off", "the hoist did not let go", 30.0)
+        operator.start()
+    except UserError as error:
+        raise StalledError(str(error)) from None
     end = time.monotonic() + 5.0
     while time.monotonic() < end:
         still_running(operator)
@@ -190,16 +193,14 @@ def test_deployment_does_not_go_on_without_the_remote_s_e_stop(domain: int, laun
 
 @tried_again_when_busy
 def test_operator_is_told_and_asked_on_the_terminal(domain: int, launch_log: Path) -> None:
-    with FakeG1(domain) as robot:
-        arguments = {"domain": str(domain), "interface": INTERFACE}
-        with RealLaunch(arguments, launch_log, terminal=True) as launch:
-            shown = launch.read_terminal("anything else to leave it as it is")
-            assert "mode 'ai'" in shown and "LIMP" in shown and "hoist" in shown
-            # Nothing has been done to the robot, and nothing commands it.
-            assert robot.now()["mode"] == "ai" and "embedded_host" not in launch.text()
-            launch.type_line(CONFIRM_WORD)
-            launch.wait_for("[embedded_host-2]")
-            assert robot.now()["mode"] == ""
+    with FakeG1(domain) as robot, launch_that_asks(domain, launch_log) as launch:
+        shown = launch.read_terminal("anything else to leave it as it is")
+        assert "mode 'ai'" in shown and "LIMP" in shown and "hoist" in shown
+        # Nothing has been done to the robot, and nothing commands it.
+        assert robot.now()["mode"] == "ai" and "embedded_host" not in launch.text()
+        launch.type_line(CONFIRM_WORD)
+        launch.wait_for("[embedded_host-2]")
+        assert robot.now()["mode"] == ""
 
 
 @pytest.mark.parametrize("word", ["", "yes", "Hanging"])
@@ -208,8 +209,7 @@ def test_other_word_on_the_terminal_leaves_the_robot_as_it_is(
     word: str, domain: int, launch_log: Path
 ) -> None:
     with FakeG1(domain) as robot:
-        arguments = {"domain": str(domain), "interface": INTERFACE}
-        with RealLaunch(arguments, launch_log, terminal=True) as launch:
+        with launch_that_asks(domain, launch_log) as launch:
             launch.read_terminal("anything else")
             launch.type_line(word)
             assert f"did not confirm ('{word}' is not '{CONFIRM_WORD}')" in launch.refusal()
@@ -222,8 +222,7 @@ def test_other_word_on_the_terminal_leaves_the_robot_as_it_is(
 @tried_again_when_busy
 def test_robot_that_changed_while_the_operator_read_is_not_released(domain: int, launch_log: Path) -> None:
     with FakeG1(domain) as robot:
-        arguments = {"domain": str(domain), "interface": INTERFACE}
-        with RealLaunch(arguments, launch_log, terminal=True) as launch:
+        with launch_that_asks(domain, launch_log) as launch:
             launch.read_terminal("anything else")
             robot.order("fault overheat left_knee_joint 95")
             launch.type_line(CONFIRM_WORD)
@@ -233,16 +232,14 @@ def test_robot_that_changed_while_the_operator_read_is_not_released(domain: int,
 
 @tried_again_when_busy
 def test_line_typed_before_the_question_is_no_answer(domain: int, launch_log: Path) -> None:
-    with FakeG1(domain) as robot:
-        arguments = {"domain": str(domain), "interface": INTERFACE}
-        with RealLaunch(arguments, launch_log, terminal=True) as launch:
-            launch.wait_for("ok  this machine")
-            launch.type_line(CONFIRM_WORD)
-            launch.read_terminal("anything else")
-            time.sleep(1.0)
-            assert 1003 not in robot.now()["asked"]
-            launch.type_line("no")
-            assert "did not confirm ('no' is not" in launch.refusal()
+    with FakeG1(domain) as robot, launch_that_asks(domain, launch_log) as launch:
+        launch.wait_for("ok  this machine")
+        launch.type_line(CONFIRM_WORD)
+        launch.read_terminal("anything else")
+        time.sleep(1.0)
+        assert 1003 not in robot.now()["asked"]
+        launch.type_line("no")
+        assert "did not confirm ('no' is not" in launch.refusal()
 
 
 @tried_again_when_busy
@@ -258,8 +255,7 @@ def test_commands_that_go_on_after_the_release_are_refused_and_the_robot_said_to
 @tried_again_when_busy
 def test_ctrl_c_at_the_question_leaves_the_robot_as_it_is(domain: int, launch_log: Path) -> None:
     with FakeG1(domain) as robot:
-        arguments = {"domain": str(domain), "interface": INTERFACE}
-        with RealLaunch(arguments, launch_log, terminal=True) as launch:
+        with launch_that_asks(domain, launch_log) as launch:
             launch.read_terminal("anything else")
             launch.interrupt()
             assert launch.process.wait(20.0) == 130
@@ -268,7 +264,7 @@ def test_ctrl_c_at_the_question_leaves_the_robot_as_it_is(domain: int, launch_lo
 
 
 def test_without_a_terminal_and_without_the_word_nothing_is_started(domain: int, launch_log: Path) -> None:
-    with RealLaunch({"domain": str(domain), "interface": INTERFACE}, launch_log) as launch:
+    with launch_that_asks(domain, launch_log, terminal=False) as launch:
         assert "there is no terminal to ask on" in launch.refusal()
 
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from humanoid_rl.robot_checks import CONFIRM_WORD
+from humanoid_rl.real_robot.robot_checks import CONFIRM_WORD
 
 from .bench import RealLaunch
 

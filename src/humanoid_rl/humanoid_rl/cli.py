@@ -92,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     deploy = command("deploy", "Run a policy on a robot over ROS 2 (deploy.launch.py).")
     deploy.add_argument("--policy", default="", help="ONNX file, name in policies/ or run")
-    deploy.add_argument("--host", default="embedded", help="embedded")
+    deploy.add_argument("--host", default="auto", help="auto, embedded or ros2_control")
     deploy.add_argument("--viewer", default="auto", help="auto, rviz, web or none")
     deploy.add_argument("--robot", default="sim", help="sim, or real (docs/deploy_on_a_g1.md)")
     deploy.add_argument("arguments", nargs="*", metavar="KEY:=VALUE", help="further launch arguments")
@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     command("doctor", "What is installed, what is missing, and what to do about it.")
 
     launch = command("launch", "Run a launch file as `ros2 launch humanoid_rl FILE.launch.py` does.")
-    launch.add_argument("file", metavar="FILE", help="train, deploy or view")
+    launch.add_argument("file", metavar="FILE", help="train, deploy, view or host")
     launch.add_argument("arguments", nargs="*", metavar="KEY:=VALUE")
     launch.add_argument("-s", "--show-args", action="store_true", help="list the arguments and end")
 
@@ -200,20 +200,20 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _deploy(options: argparse.Namespace) -> int:
-    from humanoid_rl.launching import run_launch
+    from humanoid_rl.launching.launch_files import run_launch
 
     named = {key: getattr(options, key) for key in ("policy", "host", "viewer", "robot")}
     return run_launch("deploy", [*(f"{key}:={value}" for key, value in named.items()), *options.arguments])
 
 
 def _view(options: argparse.Namespace) -> int:
-    from humanoid_rl.launching import run_launch
+    from humanoid_rl.launching.launch_files import run_launch
 
     return run_launch("view", [f"viewer:={options.viewer}", f"port:={options.port}"])
 
 
 def _launch(options: argparse.Namespace) -> int:
-    from humanoid_rl.launching import describe_arguments, run_launch
+    from humanoid_rl.launching.launch_files import describe_arguments, run_launch
 
     if options.show_args:
         print(describe_arguments(options.file))

@@ -11,8 +11,8 @@ from typing import Any
 
 from humanoid_rl_core.errors import UserError
 
+from humanoid_rl.launching.preflight import runs_dir
 from humanoid_rl.learning_commands import describe_evaluation, new_run_dir
-from humanoid_rl.preflight import runs_dir
 from humanoid_rl.training_display import TrainingDisplay
 
 TASK = "stand"
@@ -61,7 +61,7 @@ def run_demo(
 
     # Fail before the training, not after it, where ROS or the report cannot be had.
     from humanoid_rl.deployment import run_deployment, summary
-    from humanoid_rl.report import write_report
+    from humanoid_rl.reports.report import write_report
 
     began = time.monotonic()
     overrides = dict(QUICK_TRAINING) if quick else {}

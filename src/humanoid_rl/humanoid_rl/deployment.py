@@ -27,7 +27,7 @@ from humanoid_rl_core.rotation import projected_gravity
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import JointState
 
-from humanoid_rl.launching import ended_with_parent
+from humanoid_rl.launching.launch_files import ended_with_parent
 from humanoid_rl.operator_client import Operator, Polled
 from humanoid_rl_interfaces.msg import HostStatus, JointCommand, PolicyStatus
 

@@ -142,7 +142,7 @@ def check_workspace() -> Iterator[Finding]:
         ", ".join(policies) or "none yet",
         "train one: humanoid-rl train task=stand --name mine; humanoid-rl export --run mine",
     )
-    from humanoid_rl.preflight import runs_dir
+    from humanoid_rl.launching.preflight import runs_dir
 
     runs = runs_dir().resolve()
     existing = next(folder for folder in (runs, *runs.parents) if folder.exists())

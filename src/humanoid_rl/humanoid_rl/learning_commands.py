@@ -11,7 +11,7 @@ from typing import Any
 
 from humanoid_rl_core.errors import UserError, nearest
 
-from humanoid_rl.preflight import find_policy, runs_dir
+from humanoid_rl.launching.preflight import find_policy, runs_dir
 from humanoid_rl.training_display import TrainingDisplay
 
 DEFAULT_TASK = "stand"

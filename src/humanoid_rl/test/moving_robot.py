@@ -10,7 +10,7 @@ import time
 import numpy as np
 import rclpy
 from geometry_msgs.msg import Point, TransformStamped, TwistStamped
-from humanoid_rl.urdf_scene import read_scene
+from humanoid_rl.views.urdf_scene import read_scene
 from humanoid_rl_core.robot import load_robot
 from nav_msgs.msg import Odometry
 from rclpy.node import Node

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from humanoid_rl.browser import find_browser
+from humanoid_rl.views.browser import find_browser
 
 
 def program(path: Path, text: str) -> Path:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from humanoid_rl.cli import build_parser, parse
+from humanoid_rl.launching.preflight import find_policy
 from humanoid_rl.learning_commands import find_run, new_run_dir, split_items
-from humanoid_rl.preflight import find_policy
 from humanoid_rl_core.errors import UserError
 
 COMMANDS = ("train", "export", "evaluate", "deploy", "view", "doctor", "launch", "demo")

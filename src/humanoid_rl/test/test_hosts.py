@@ -3,10 +3,9 @@
 import xml.etree.ElementTree as ET
 
 import pytest
+from humanoid_rl.launching import hosts
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot
-
-from humanoid_rl import hosts
 
 VARIANTS = ("rev_1_0", "mode_11", "mode_13", "mode_15")
 
@@ -45,7 +44,7 @@ def test_parameters_name_the_joints_in_motor_order_and_the_policys_period() -> N
     assert (controller["policy_period"], controller["auto_activate"]) == (0.04, True)
     assert parameters["imu_sensor_broadcaster"]["ros__parameters"]["frame_id"] == robot.imu_link
     manager = parameters["controller_manager"]["ros__parameters"]
-    assert manager["update_rate"] == 500
+    assert (manager["update_rate"], manager["thread_priority"]) == (500, hosts.HOST_PRIORITY)
     assert set(hosts.CONTROLLERS) == {name for name, value in manager.items() if isinstance(value, dict)}
 
 

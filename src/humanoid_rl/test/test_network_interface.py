@@ -7,7 +7,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 import pytest
-from humanoid_rl.network_interface import (
+from humanoid_rl.real_robot.network_interface import (
     Interface,
     Route,
     check_middleware,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from humanoid_rl.report import write_report
-from humanoid_rl.report_plots import wilson_interval
+from humanoid_rl.reports.report import write_report
+from humanoid_rl.reports.report_plots import wilson_interval
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot
 

@@ -3,7 +3,7 @@
 import mujoco
 import numpy as np
 import pytest
-from humanoid_rl.urdf_scene import read_scene
+from humanoid_rl.views.urdf_scene import read_scene
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot
 

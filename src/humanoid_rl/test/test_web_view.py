@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from geometry_msgs.msg import Point
-from humanoid_rl.browser import Browser, find_browser
-from humanoid_rl.web_panel import PanelState, Training, status_html, training_html
-from humanoid_rl.web_view import read_markers
+from humanoid_rl.views.browser import Browser, find_browser
+from humanoid_rl.views.web_panel import PanelState, Training, status_html, training_html
+from humanoid_rl.views.web_view import read_markers
 from PIL import Image
 from visualization_msgs.msg import Marker as MarkerMessage
 from visualization_msgs.msg import MarkerArray
@@ -94,7 +94,7 @@ def start(request: pytest.FixtureRequest) -> Iterator:
 
 
 def view(start, port: int) -> Process:
-    node = start("-m", "humanoid_rl.web_view", "--ros-args", "-p", f"port:={port}")
+    node = start("-m", "humanoid_rl.views.web_view", "--ros-args", "-p", f"port:={port}")
     node.wait_for(f"web view on http://127.0.0.1:{port}")
     return node
 
@@ -231,7 +231,7 @@ def test_a_port_in_use_is_named_with_the_remedy(start) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        node = start("-m", "humanoid_rl.web_view", "--ros-args", "-p", f"port:={port}")
+        node = start("-m", "humanoid_rl.views.web_view", "--ros-args", "-p", f"port:={port}")
         assert node.process.wait(timeout=PATIENCE) == 2
         node.wait_for(f"port {port} on 127.0.0.1 is in use")
     assert f"port:={port + 1}" in node.output
@@ -250,7 +250,7 @@ def test_a_port_in_use_is_named_with_the_remedy(start) -> None:
     ],
 )
 def test_a_wrong_parameter_is_refused_in_one_line(start, parameter: str, said: str) -> None:
-    node = start("-m", "humanoid_rl.web_view", "--ros-args", "-p", parameter)
+    node = start("-m", "humanoid_rl.views.web_view", "--ros-args", "-p", parameter)
     assert node.process.wait(timeout=PATIENCE) == 2
     node.wait_for(said)
     assert len(node.lines) == 1, node.output

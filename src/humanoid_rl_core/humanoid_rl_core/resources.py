@@ -13,6 +13,11 @@ def _holds_resources(directory: Path) -> bool:
     return (directory / "config").is_dir() and (directory / "urdf").is_dir()
 
 
+def _is_checkout(directory: Path) -> bool:
+    """Resources beside this package's sources: any folder above may happen to have a config/ and an urdf/."""
+    return _holds_resources(directory) and (directory / "src" / "humanoid_rl_core").is_dir()
+
+
 def share_dir() -> Path:
     """Directory that holds config/, urdf/, launch/ and policies/.
 
@@ -36,7 +41,7 @@ def _share_dir(override: str, ament_prefix_path: str) -> Path:
             )
         return directory
     for directory in Path(__file__).resolve().parents:
-        if _holds_resources(directory):
+        if _is_checkout(directory):
             return directory
     # The index is read by its documented layout, so that machines without ROS need no ament package.
     for prefix in filter(None, ament_prefix_path.split(os.pathsep)):

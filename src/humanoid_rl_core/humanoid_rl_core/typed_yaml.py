@@ -69,6 +69,24 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     return data
 
 
+class PositiveNumbers:
+    """Base of a dataclass whose numbers, those in its mappings too, are finite and above zero; a bool is no number.
+
+    Raises:
+        ValueError: one is not; `load_dataclass` makes it a UserError.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            named = value.items() if isinstance(value, Mapping) else [("", value)]
+            for name, number in named:
+                is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+                if is_number and not (math.isfinite(number) and number > 0):
+                    key = f"{field.name}.{name}" if name else field.name
+                    raise ValueError(f"{key} must be a positive number, found {number}")
+
+
 def load_dataclass(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     """Build a (nested) dataclass from plain YAML data, checking every key and every type.
 

@@ -28,7 +28,7 @@ def test_environment_variable_to_a_wrong_place_is_refused(tmp_path, monkeypatch)
 
 def test_checkout_is_found_through_the_links_of_a_symlink_install(tmp_path, monkeypatch):
     share = make_share(tmp_path / "checkout")
-    real = share / "src" / "pkg" / "resources.py"
+    real = share / "src" / "humanoid_rl_core" / "humanoid_rl_core" / "resources.py"
     real.parent.mkdir(parents=True)
     real.touch()
     link = tmp_path / "install" / "resources.py"
@@ -36,6 +36,19 @@ def test_checkout_is_found_through_the_links_of_a_symlink_install(tmp_path, monk
     link.symlink_to(real)
     monkeypatch.delenv("HUMANOID_RL_SHARE", raising=False)
     monkeypatch.setattr(resources, "__file__", str(link))
+    resources._share_dir.cache_clear()
+    try:
+        assert resources.share_dir() == share
+    finally:
+        resources._share_dir.cache_clear()
+
+
+def test_folders_that_happen_to_be_above_the_module_are_no_checkout(tmp_path, monkeypatch):
+    make_share(tmp_path)
+    share = make_share(tmp_path / "prefix" / "share" / "humanoid_rl")
+    monkeypatch.delenv("HUMANOID_RL_SHARE", raising=False)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path / "prefix"))
+    monkeypatch.setattr(resources, "__file__", str(tmp_path / "prefix" / "site-packages" / "resources.py"))
     resources._share_dir.cache_clear()
     try:
         assert resources.share_dir() == share

@@ -1,6 +1,7 @@
 """Configuration files: every mistake is one line that names file, key and remedy."""
 
 import enum
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 from humanoid_rl_core.errors import UserError, nearest
-from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml, parse_yaml
+from humanoid_rl_core.typed_yaml import PositiveNumbers, load_dataclass, load_yaml, parse_yaml
 
 
 class Colour(enum.Enum):
@@ -43,6 +44,15 @@ class Outer:
     def __post_init__(self) -> None:
         if self.bounds[0] > self.bounds[1]:
             raise ValueError("bounds must ascend")
+
+
+@dataclass(frozen=True)
+class Limits(PositiveNumbers):
+    rate: float = 1.0
+    misses: int = 1
+    by_name: Mapping[str, float] = field(default_factory=dict)
+    required: bool = False
+    ignored: tuple[str, ...] = ()
 
 
 def load(text: str) -> Outer:
@@ -147,6 +157,27 @@ def test_files_that_are_no_configuration_are_refused(tmp_path):
         load_yaml(path)
     path.write_text("")
     assert load_yaml(path) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rate: 0", "rate must be a positive number, found 0.0"),
+        ("rate: .inf", "rate must be a positive number, found inf"),
+        ("misses: -1", "misses must be a positive number, found -1"),
+        ("by_name: {vx: 1, vy: -2}", "by_name.vy must be a positive number, found -2.0"),
+    ],
+)
+def test_a_number_that_must_be_positive_is_refused_by_name(text, message):
+    with pytest.raises(UserError, match=rf"^f: {re.escape(message)}$"):
+        load_dataclass(Limits, parse_yaml(text, "f"), "f")
+
+
+def test_false_is_no_number_that_must_be_positive():
+    limits = load_dataclass(
+        Limits, parse_yaml("{rate: 2, by_name: {vx: 1}, required: false, ignored: [a]}", "f"), "f"
+    )
+    assert limits == Limits(rate=2.0, by_name={"vx": 1.0}, ignored=("a",))
 
 
 def test_yaml_cannot_run_code():

@@ -7,7 +7,7 @@ namespace humanoid_rl_hardware {
 namespace {
 
 std::string formatted(const char* format, double value) {
-  std::array<char, 400> text{};  // %.0f of the largest double takes 310
+  std::array<char, 400> text{};  // %.1f of the largest double takes 312
   std::snprintf(text.data(), text.size(), format, value);
   return text.data();
 }
@@ -15,6 +15,8 @@ std::string formatted(const char* format, double value) {
 }  // namespace
 
 std::string format_general(double value) { return formatted("%g", value); }
+
+std::string format_tenths(double value) { return formatted("%.1f", value); }
 
 std::string format_milliseconds(double seconds) { return formatted("%.0f", 1e3 * seconds); }
 

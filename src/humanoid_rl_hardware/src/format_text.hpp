@@ -8,6 +8,9 @@ namespace humanoid_rl_hardware {
 /// As Python's f"{value:g}".
 std::string format_general(double value);
 
+/// To one decimal, as Python's f"{value:.1f}".
+std::string format_tenths(double value);
+
 /// s as whole ms, as Python's f"{1e3 * seconds:.0f}".
 std::string format_milliseconds(double seconds);
 

@@ -13,9 +13,11 @@
 
 #include "diagnostic_msgs/msg/diagnostic_status.hpp"
 #include "diagnostic_msgs/msg/key_value.hpp"
+#include "format_text.hpp"
 #include "hardware_interface/types/hardware_interface_type_values.hpp"
 #include "pluginlib/class_list_macros.hpp"
 #include "rcl_interfaces/msg/parameter_descriptor.hpp"
+#include "steady_clock.hpp"
 
 namespace humanoid_rl_hardware {
 
@@ -29,29 +31,23 @@ using diagnostic_msgs::msg::DiagnosticStatus;
 using humanoid_rl_interfaces::msg::HostStatus;
 using humanoid_rl_interfaces::msg::JointCommand;
 
-constexpr std::array<const char*, 5> kCommandNames{hardware_interface::HW_IF_POSITION,
-                                                   hardware_interface::HW_IF_VELOCITY,
-                                                   hardware_interface::HW_IF_EFFORT, "kp", "kd"};
-constexpr std::array<const char*, 3> kMotorNames{"winding_temperature", "casing_temperature", "voltage"};
-constexpr std::array<const char*, 9> kLinkNames{
-    "state_age", "mode_machine",     "rejected_states",  "refusal",         "sent",
-    "stalls",    "period_error_p50", "period_error_p99", "period_error_max"};
+/// A command interface of a joint and the targets that go there.
+struct CommandField {
+  const char* name;
+  std::array<double, kMotorSlots> JointTargets::* targets;
+};
+constexpr std::array<CommandField, 5> kCommandFields{
+    {{hardware_interface::HW_IF_POSITION, &JointTargets::position},
+     {hardware_interface::HW_IF_VELOCITY, &JointTargets::velocity},
+     {hardware_interface::HW_IF_EFFORT, &JointTargets::effort},
+     {"kp", &JointTargets::stiffness},
+     {"kd", &JointTargets::damping}}};
 constexpr std::chrono::milliseconds kStatusPeriod{100};
 constexpr double kDiagnosticsPeriod = 1.0;  // s
 /// s after activation within which the first LowState is expected; a robot that is on sends 500 a second.
 constexpr double kStateDeadline = 5.0;
 /// A queue of one would let a refused command push out the valid one that came just before it.
 constexpr std::size_t kCommandQueue = 8;
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-std::string rounded(double value) {
-  std::array<char, 32> buffer{};
-  std::snprintf(buffer.data(), buffer.size(), "%.1f", value);
-  return buffer.data();
-}
 
 }  // namespace
 
@@ -80,8 +76,8 @@ CallbackReturn JointCommandController::on_init() {
 InterfaceConfiguration JointCommandController::command_interface_configuration() const {
   InterfaceConfiguration configuration{interface_configuration_type::INDIVIDUAL, {}};
   for (const auto& joint : joints_) {
-    for (const char* name : kCommandNames) {
-      configuration.names.push_back(joint + "/" + name);
+    for (const CommandField& field : kCommandFields) {
+      configuration.names.push_back(joint + "/" + field.name);
     }
   }
   configuration.names.emplace_back("robot_link/mode");
@@ -90,12 +86,12 @@ InterfaceConfiguration JointCommandController::command_interface_configuration()
 
 InterfaceConfiguration JointCommandController::state_interface_configuration() const {
   InterfaceConfiguration configuration{interface_configuration_type::INDIVIDUAL, {}};
-  for (const char* name : kLinkNames) {
-    configuration.names.push_back(std::string("robot_link/") + name);
+  for (const auto& field : kLinkFields) {
+    configuration.names.push_back(std::string("robot_link/") + field.name);
   }
   for (const auto& joint : joints_) {
-    for (const char* name : kMotorNames) {
-      configuration.names.push_back(joint + "/" + name);
+    for (const auto& field : kMotorFields) {
+      configuration.names.push_back(joint + "/" + field.name);
     }
   }
   return configuration;
@@ -109,20 +105,13 @@ CallbackReturn JointCommandController::on_configure(const rclcpp_lifecycle::Stat
   const double policy_period = node->get_parameter("policy_period").as_double();
   const double state_timeout = node->get_parameter("state_timeout").as_double();
   period_ = 1.0 / std::max(1u, get_update_rate());
-  if (joints_.empty() || joints_.size() > kMotorSlots) {
-    RCLCPP_ERROR(node->get_logger(), "parameter joints names %zu joints, expected 1 to %zu", joints_.size(),
-                 kMotorSlots);
+  try {
+    joint_map_ = std::make_unique<JointMap>(joints_);
+    rules_ = std::make_unique<HostRules>(policy_period, state_timeout, period_);
+  } catch (const std::invalid_argument& error) {
+    RCLCPP_ERROR(node->get_logger(), "parameters (joints, policy_period, state_timeout): %s", error.what());
     return CallbackReturn::ERROR;
   }
-  for (const auto& [name, value] :
-       {std::pair{"policy_period", policy_period}, {"state_timeout", state_timeout}}) {
-    if (!(value >= period_ && value <= 1.0)) {
-      RCLCPP_ERROR(node->get_logger(), "parameter %s is %g s, expected %g to 1 s", name, value, period_);
-      return CallbackReturn::ERROR;
-    }
-  }
-  joint_map_ = std::make_unique<JointMap>(joints_);
-  rules_ = std::make_unique<HostRules>(policy_period, state_timeout, period_);
 
   // One group, in which an executor takes messages before requests: a command that came before a reset is not
   // followed after it.
@@ -239,16 +228,13 @@ return_type JointCommandController::update(const rclcpp::Time&, const rclcpp::Du
     }
   };
   Link& link = snapshot_.link;
-  for (double* value :
-       {&link.state_age, &link.mode_machine, &link.rejected_states, &link.refusal, &link.sent, &link.stalls,
-        &link.period_error_p50, &link.period_error_p99, &link.period_error_max}) {
-    take(*value);
+  for (const auto& field : kLinkFields) {
+    take(link.*field.value);
   }
   for (std::size_t i = 0; i < joints_.size(); ++i) {
-    Motor& motor = snapshot_.motors[i];
-    take(motor.winding_temperature);
-    take(motor.casing_temperature);
-    take(motor.voltage);
+    for (const auto& field : kMotorFields) {
+      take(snapshot_.motors[i].*field.value);
+    }
   }
   state_age_.store(link.state_age);
   arrived_ = arrivals_.read(arrival_) || arrived_;
@@ -289,11 +275,9 @@ void JointCommandController::command(Output output) noexcept {
   if (output == Output::follow) {
     std::size_t index = 0;
     for (std::size_t i = 0; i < joints_.size(); ++i) {
-      give(index++, targets_.position[i]);
-      give(index++, targets_.velocity[i]);
-      give(index++, targets_.effort[i]);
-      give(index++, targets_.stiffness[i]);
-      give(index++, targets_.damping[i]);
+      for (const CommandField& field : kCommandFields) {
+        give(index++, (targets_.*field.targets)[i]);
+      }
     }
   }
   give(command_interfaces_.size() - 1, static_cast<double>(static_cast<int>(output)));
@@ -371,10 +355,10 @@ void JointCommandController::publish_slow_topics() {
   add("stalls of the control loop", std::to_string(static_cast<std::uint64_t>(link.stalls)));
   add("rejected joint commands", std::to_string(status.rejected_commands));
   add("rejected LowStates", std::to_string(status.rejected_states));
-  add("LowState age [ms]", rounded(1e3 * link.state_age));
-  add("period error p50 [us]", rounded(1e6 * link.period_error_p50));
-  add("period error p99 [us]", rounded(1e6 * link.period_error_p99));
-  add("period error max [us]", rounded(1e6 * link.period_error_max));
+  add("LowState age [ms]", format_tenths(1e3 * link.state_age));
+  add("period error p50 [us]", format_tenths(1e6 * link.period_error_p50));
+  add("period error p99 [us]", format_tenths(1e6 * link.period_error_p99));
+  add("period error max [us]", format_tenths(1e6 * link.period_error_max));
   diagnostics_->publish(array);
 }
 

@@ -8,17 +8,13 @@
 #include <system_error>
 #include <utility>
 
-#include "humanoid_rl_hardware/host_rules.hpp"
+#include "steady_clock.hpp"
 
 namespace humanoid_rl_hardware {
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds(Clock::time_point time) {
-  return std::chrono::duration<double>(time.time_since_epoch()).count();
-}
 
 timespec as_timespec(Clock::time_point time) {
   const auto since_boot = time.time_since_epoch();
@@ -82,25 +78,7 @@ void LowCmdSender::run() {
     }
 
     if (closing_.load()) {
-      const bool was_open = order.mode != WireMode::silent;
-      if (was_open) {
-        order.mode = WireMode::damping;
-        const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                            std::chrono::duration<double>(kShutdownTime));
-        for (auto due = Clock::now(); due < end; due += period_) {
-          std::this_thread::sleep_until(due);
-          send(order);
-        }
-      }
-      const std::uint8_t mode_machine = order.mode_machine;
-      orders_.read(
-          order);  // what was ordered meanwhile must not be the first thing sent when this opens again
-      order = WireOrder{};
-      order.mode_machine = mode_machine;
-      period_statistics_.pause();
-      const std::lock_guard<std::mutex> lock(closed_mutex_);
-      closed_ = true;
-      closed_changed_.notify_all();
+      fall_silent(order);
       continue;
     }
 
@@ -108,31 +86,50 @@ void LowCmdSender::run() {
     if (orders_.read(order)) {
       last_order = now;
       stalled = false;
-      if (order.mode == WireMode::silent) {
+      if (order.output == Output::silent) {
         period_statistics_.pause();
       } else {
         send(order);
       }
-    } else if (order.mode != WireMode::silent && now - last_order > stall_timeout_) {
+    } else if (order.output != Output::silent && now - last_order > stall_timeout_) {
       if (!stalled) {
         stalled = true;
         stalls_.fetch_add(1, std::memory_order_relaxed);
-        order.mode = WireMode::damping;
+        order.output = Output::damping;
       }
       send(order);
     }
   }
 }
 
+void LowCmdSender::fall_silent(WireOrder& order) {
+  if (order.output != Output::silent) {
+    order.output = Output::damping;
+    const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                        std::chrono::duration<double>(kShutdownTime));
+    for (auto due = Clock::now(); due < end; due += period_) {
+      std::this_thread::sleep_until(due);
+      send(order);
+    }
+  }
+  // What was ordered meanwhile must not be the first thing sent when this opens again.
+  orders_.update();
+  order.output = Output::silent;
+  period_statistics_.pause();
+  const std::lock_guard<std::mutex> lock(closed_mutex_);
+  closed_ = true;
+  closed_changed_.notify_all();
+}
+
 void LowCmdSender::send(const WireOrder& order) {
-  if (order.mode == WireMode::follow) {
+  if (order.output == Output::follow) {
     fill_command(command_, order.mode_machine, motors_, order.targets);
   } else {
     fill_damping(command_, order.mode_machine, motors_);
   }
   publish_(command_);
   sent_.fetch_add(1, std::memory_order_relaxed);
-  period_statistics_.tick(seconds(Clock::now()));
+  period_statistics_.tick(now_s());
 }
 
 }  // namespace humanoid_rl_hardware

@@ -9,6 +9,7 @@
 
 #include "hardware_interface/types/hardware_interface_type_values.hpp"
 #include "pluginlib/class_list_macros.hpp"
+#include "steady_clock.hpp"
 
 namespace humanoid_rl_hardware {
 
@@ -16,18 +17,12 @@ namespace {
 
 using hardware_interface::CallbackReturn;
 using hardware_interface::return_type;
-using std::chrono::steady_clock;
 
-constexpr char kLinkName[] = "robot_link";
 constexpr std::chrono::milliseconds kStatisticsPeriod{100};
 /// The publisher outlives its last command: its goodbye travels on a socket of its own, and a receiver that
 /// reads it first throws away the commands it has not read yet.
 constexpr std::chrono::milliseconds kLinger{100};
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-
-std::int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(steady_clock::now().time_since_epoch()).count();
-}
 
 /// A hardware parameter of the URDF, or `otherwise` when it is not there. Throws when it is no number.
 double number(const std::unordered_map<std::string, std::string>& parameters, const std::string& name,
@@ -124,10 +119,7 @@ void copy(const LowCmd& from, unitree_hg::msg::LowCmd& to) {
 
 }  // namespace
 
-UnitreeHgSystem::~UnitreeHgSystem() {
-  damp_and_close();
-  disconnect();
-}
+UnitreeHgSystem::~UnitreeHgSystem() { disconnect(); }
 
 CallbackReturn UnitreeHgSystem::on_init(const hardware_interface::HardwareComponentInterfaceParams& params) {
   if (hardware_interface::SystemInterface::on_init(params) != CallbackReturn::SUCCESS) {
@@ -136,10 +128,6 @@ CallbackReturn UnitreeHgSystem::on_init(const hardware_interface::HardwareCompon
   try {
     const auto& parameters = info_.hardware_parameters;
     joints_ = info_.joints.size();
-    if (joints_ == 0 || joints_ > kMotorSlots) {
-      throw std::invalid_argument("the ros2_control tag has " + std::to_string(joints_) +
-                                  " joints, expected 1 to " + std::to_string(kMotorSlots));
-    }
     if (info_.sensors.size() != 1) {
       throw std::invalid_argument("the ros2_control tag has " + std::to_string(info_.sensors.size()) +
                                   " sensors, expected the IMU alone");
@@ -209,7 +197,7 @@ void UnitreeHgSystem::find_handles() {
     imu_handles_.angular_velocity[i] = state(imu_name_ + "/angular_velocity." + quaternion[i]);
     imu_handles_.linear_acceleration[i] = state(imu_name_ + "/linear_acceleration." + quaternion[i]);
   }
-  const std::string link = std::string(kLinkName) + "/";
+  const std::string link = "robot_link/";
   link_handles_.mode = command(link + "mode");
   link_handles_.state_age = state(link + "state_age");
   link_handles_.mode_machine = state(link + "mode_machine");
@@ -268,6 +256,7 @@ void UnitreeHgSystem::connect() {
 }
 
 void UnitreeHgSystem::disconnect() {
+  damp_and_close();
   if (executor_) {
     executor_->cancel();
   }
@@ -292,7 +281,7 @@ void UnitreeHgSystem::receive(const unitree_hg::msg::LowState& message) {
     return;
   }
   Sample sample;
-  sample.received = now_ns();
+  sample.received = now_s();
   sample.mode_machine = received_.mode_machine;
   sample.motors = received_.motor_state;
   sample.imu = received_.imu_state;
@@ -345,26 +334,23 @@ CallbackReturn UnitreeHgSystem::on_deactivate(const rclcpp_lifecycle::State&) {
 }
 
 CallbackReturn UnitreeHgSystem::on_cleanup(const rclcpp_lifecycle::State&) {
-  damp_and_close();
   disconnect();
   return CallbackReturn::SUCCESS;
 }
 
 CallbackReturn UnitreeHgSystem::on_shutdown(const rclcpp_lifecycle::State&) {
-  damp_and_close();
   disconnect();
   return CallbackReturn::SUCCESS;
 }
 
 CallbackReturn UnitreeHgSystem::on_error(const rclcpp_lifecycle::State&) {
-  damp_and_close();
   disconnect();
   return CallbackReturn::SUCCESS;
 }
 
 return_type UnitreeHgSystem::perform_command_mode_switch(const std::vector<std::string>&,
                                                          const std::vector<std::string>& stop_interfaces) {
-  const std::string mode = std::string(kLinkName) + "/mode";
+  const std::string& mode = link_handles_.mode->get_name();
   if (std::find(stop_interfaces.begin(), stop_interfaces.end(), mode) != stop_interfaces.end()) {
     // Nobody commands any more: damping from this cycle on.
     set_command(link_handles_.mode, kNone, false);
@@ -377,8 +363,7 @@ return_type UnitreeHgSystem::read(const rclcpp::Time&, const rclcpp::Duration&) 
     return return_type::OK;
   }
   const bool fresh = samples_.read(sample_);
-  state_age_ = sample_.received == 0 ? std::numeric_limits<double>::infinity()
-                                     : 1e-9 * static_cast<double>(now_ns() - sample_.received);
+  state_age_ = now_s() - sample_.received;
   // A handle that another thread reads at this moment keeps its value for one cycle.
   const auto set = [this](const State& handle, double value) {
     std::ignore = set_state(handle, value, false);
@@ -420,28 +405,28 @@ return_type UnitreeHgSystem::write(const rclcpp::Time&, const rclcpp::Duration&)
   }
   double mode = kNone;
   if (!get_command(link_handles_.mode, mode, false)) {
-    mode = static_cast<double>(static_cast<int>(order_.mode));  // as in the last cycle
+    mode = static_cast<double>(static_cast<int>(order_.output));  // as in the last cycle
   }
-  WireMode wanted = WireMode::damping;
+  Output wanted = Output::damping;
   if (std::isnan(mode)) {
-    wanted = wire_open_ ? WireMode::damping : WireMode::silent;
+    wanted = wire_open_ ? Output::damping : Output::silent;
   } else if (mode == 0.0) {
-    wanted = WireMode::silent;
+    wanted = Output::silent;
   } else if (mode == 2.0) {
-    wanted = WireMode::follow;
+    wanted = Output::follow;
   }
-  if (sample_.received == 0) {
-    wanted = WireMode::silent;  // H1: mode_machine is not known
+  if (sample_.received == kNever) {
+    wanted = Output::silent;  // H1: mode_machine is not known
   }
-  if (wanted == WireMode::follow && state_age_ > state_timeout_) {
-    wanted = WireMode::damping;  // H4
+  if (wanted == Output::follow && state_age_ > state_timeout_) {
+    wanted = Output::damping;  // H4
   }
-  if (wanted == WireMode::follow && !read_targets()) {
-    wanted = WireMode::damping;
+  if (wanted == Output::follow && !read_targets()) {
+    wanted = Output::damping;
   }
-  order_.mode = wanted;
+  order_.output = wanted;
   order_.mode_machine = sample_.mode_machine;
-  wire_open_ = wanted != WireMode::silent;
+  wire_open_ = wanted != Output::silent;
   sender_->post(order_);
   return return_type::OK;
 }

@@ -44,15 +44,11 @@ from humanoid_rl_core.onnx_policy import OnnxPolicy, providers_named
 from humanoid_rl_core.real_time import RealTime
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import RobotModel, load_robot
-from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.callback_groups import CallbackGroup
 from rclpy.client import Client
-from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import Subscription
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Imu, JointState, Joy
 from std_srvs.srv import Trigger
@@ -64,6 +60,8 @@ from humanoid_rl_inference.controller import Controller, Reply
 from humanoid_rl_inference.guard import Sensors
 from humanoid_rl_inference.joystick import Joystick, load_joystick
 from humanoid_rl_inference.motion import JointTargets
+from humanoid_rl_inference.node_parameters import Parameter, read_parameters
+from humanoid_rl_inference.polling import PolledGroup, never_called, take
 from humanoid_rl_inference.safety_config import load_safety_config
 from humanoid_rl_inference.sensor_codec import (
     ImuDecoder,
@@ -78,7 +76,6 @@ from humanoid_rl_inference.velocity_command import command_indices
 from humanoid_rl_interfaces.msg import HostStatus, JointCommand, MotorStatus, PolicyStatus
 
 NAME = "policy_node"
-Parameter = str | bool | int
 PARAMETERS: dict[str, Parameter] = {
     "policy": "",
     "robot": "g1",
@@ -91,7 +88,6 @@ PARAMETERS: dict[str, Parameter] = {
     "cpu": -1,
     "lock_memory": False,
 }
-KINDS = {bool: "true or false", int: "a whole number", str: "text"}
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 MARKERS_PERIOD = 0.1  # s, while somebody listens
@@ -104,19 +100,6 @@ FULL_COLLECTION_EVERY = 50  # ticks between two full garbage collections, see Co
 # The interpreter lets a thread of bytecode run for 5 ms before another gets its turn; a tick waits that long
 # for a callback otherwise.
 SWITCH_INTERVAL = 0.0005  # s
-
-
-class PolledGroup(CallbackGroup):
-    """Keeps subscriptions out of the executor's wait set: the control loop takes their messages itself."""
-
-    def can_execute(self, entity: Any) -> bool:
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        pass
 
 
 def find_policy(policy: str) -> Path:
@@ -148,7 +131,7 @@ class PolicyNode(Node):
 
     def __init__(self) -> None:
         super().__init__(NAME)
-        values = self._declare_parameters()
+        values = read_parameters(self, PARAMETERS)
         self.real_time = RealTime(
             int(values["rt_priority"]), int(values["cpu"]), lock_memory=bool(values["lock_memory"])
         )
@@ -190,27 +173,13 @@ class PolicyNode(Node):
         self._status = PolicyStatus(policy=self.policy_name)
         self._offer()
 
-    def _declare_parameters(self) -> dict[str, Parameter]:
-        read_only = ParameterDescriptor(read_only=True)
-        values: dict[str, Parameter] = {}
-        for name, default in PARAMETERS.items():
-            try:
-                values[name] = self.declare_parameter(name, default, read_only).value
-            except InvalidParameterTypeException:
-                raise UserError(f"parameter '{name}' must be {KINDS[type(default)]}") from None
-        # rclpy drops what nobody declares; a misspelt name must not pass for a default.
-        for name in self._parameter_overrides:
-            if not self.has_parameter(name) and not name.startswith("qos_overrides."):
-                raise UserError(f"unknown parameter '{name}'{nearest(name, PARAMETERS)}")
-        return values
-
     def _offer(self) -> None:
         polled = PolledGroup()
         self._joint_states = self.create_subscription(
-            JointState, "/joint_states", _never, NEWEST, callback_group=polled, raw=True
+            JointState, "/joint_states", never_called, NEWEST, callback_group=polled, raw=True
         )
         self._imu = self.create_subscription(
-            Imu, "/imu/data", _never, NEWEST, callback_group=polled, raw=True
+            Imu, "/imu/data", never_called, NEWEST, callback_group=polled, raw=True
         )
         self.create_subscription(MotorStatus, "/motor_status", self._on_motor_status, NEWEST)
         self.create_subscription(HostStatus, "/host/status", self._on_host_status, NEWEST)
@@ -369,14 +338,14 @@ class PolicyNode(Node):
         # The wall clock is read after the message is taken: the other way round, a pause of this thread in
         # between would make a fresh sample look as if it came from the future.
         try:
-            if (data := _take(self._joint_states)) is not None:
+            if (data := take(self._joint_states)) is not None:
                 sensors.joint_pos, sensors.joint_vel, stamp = self._joint_decoder.decode(data)
                 sensors.joint_time = now - (time.time() - stamp)
                 self._stamp = stamp
         except MessageError as error:
             self._reject("/joint_states", error)
         try:
-            if (data := _take(self._imu)) is not None:
+            if (data := take(self._imu)) is not None:
                 sensors.imu_gyro, sensors.imu_quat, stamp = self._imu_decoder.decode(data)
                 sensors.imu_time = now - (time.time() - stamp)
         except MessageError as error:
@@ -477,17 +446,6 @@ class PolicyNode(Node):
                 self.get_logger().error(text)
             else:
                 self.get_logger().warning(text)
-
-
-def _never(_data: bytes) -> None:
-    raise AssertionError("a polled subscription got into the executor")
-
-
-def _take(subscription: Subscription) -> bytes | None:
-    """The newest serialized message, None when there is no new one."""
-    with subscription.handle:
-        taken = subscription.handle.take_message(subscription.msg_type, True)
-    return None if taken is None else taken[0]
 
 
 class ControlLoop(threading.Thread):

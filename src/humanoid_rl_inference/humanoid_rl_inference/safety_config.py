@@ -1,28 +1,14 @@
 """Typed form of config/safety/<robot>.yaml: every threshold and filter constant of the guard."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml
-
-
-class _Positive:
-    """Refuses numbers a threshold cannot have; the loader turns the ValueError into a UserError."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            numbers = value.items() if isinstance(value, Mapping) else [("", value)]
-            for name, number in numbers:
-                if isinstance(number, (int, float)) and not (math.isfinite(number) and number > 0):
-                    key = f"{field.name}.{name}" if name else field.name
-                    raise ValueError(f"{key} must be a positive number, found {number}")
+from humanoid_rl_core.typed_yaml import PositiveNumbers, load_dataclass, load_yaml
 
 
 @dataclass(frozen=True)
-class SensorLimits(_Positive):
+class SensorLimits(PositiveNumbers):
     """How old (s) the newest sample may be, how far (s) its stamp may lie ahead, and | |quaternion| - 1 |."""
 
     joint_state_age: float
@@ -33,14 +19,14 @@ class SensorLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class BodyLimits(_Positive):
+class BodyLimits(PositiveNumbers):
     """Largest angle (rad) between the IMU's z axis and the vertical."""
 
     tilt: float
 
 
 @dataclass(frozen=True)
-class JointLimits(_Positive):
+class JointLimits(PositiveNumbers):
     """Fraction of the description's velocity limit, and overshoot (rad) beyond its position limits."""
 
     velocity_fraction: float
@@ -48,7 +34,7 @@ class JointLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class MotorLimits(_Positive):
+class MotorLimits(PositiveNumbers):
     """Degrees Celsius."""
 
     winding_temperature: float
@@ -56,7 +42,7 @@ class MotorLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class DeadlineLimits(_Positive):
+class DeadlineLimits(PositiveNumbers):
     """Trip at this many late ticks among the last `window` ones."""
 
     misses: int
@@ -69,7 +55,7 @@ class DeadlineLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class CommandLimits(_Positive):
+class CommandLimits(PositiveNumbers):
     """Seconds until a command counts as gone, and its largest change per second, by command name."""
 
     timeout: float
@@ -77,7 +63,7 @@ class CommandLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class TargetLimits(_Positive):
+class TargetLimits(PositiveNumbers):
     """Change of a joint target (rad/s), and fraction of the effort limit a target may ask for."""
 
     rate: float
@@ -85,7 +71,7 @@ class TargetLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class StandingLimits(_Positive):
+class StandingLimits(PositiveNumbers):
     """Peak joint speed (rad/s), shortest duration (s), and how near (rad) counts as arrived."""
 
     rate: float
@@ -94,14 +80,14 @@ class StandingLimits(_Positive):
 
 
 @dataclass(frozen=True)
-class BlendLimits(_Positive):
+class BlendLimits(PositiveNumbers):
     """Seconds from one state's targets and gains to the next one's."""
 
     duration: float
 
 
 @dataclass(frozen=True)
-class SafetyConfig(_Positive):
+class SafetyConfig(PositiveNumbers):
     """All of config/safety/<robot>.yaml; damping in Nm s/rad while idle or faulted."""
 
     sensors: SensorLimits

@@ -22,15 +22,12 @@ import threading
 import time
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
 
 import rclpy
 from humanoid_rl_core.dds_transport import keep_off_shared_memory
-from humanoid_rl_core.errors import UserError, nearest
+from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.resources import share_dir
-from rclpy.callback_groups import CallbackGroup
 from rclpy.client import Client
-from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -39,29 +36,17 @@ from sensor_msgs.msg import Joy
 from std_srvs.srv import Trigger
 
 from humanoid_rl_inference.joystick import load_joystick
+from humanoid_rl_inference.node_parameters import read_parameters
+from humanoid_rl_inference.polling import PolledGroup, never_called, take
 from humanoid_rl_inference.remote_watch import RemoteWatch, StopCalls
 from unitree_hg.msg import LowState
 
 NAME = "wireless_remote"
 ESTOP_SERVICES = ("/host/estop", "/policy/estop")
 PERIOD = 0.02  # s between two looks: what an e-stop waits at most
-JOY_EVERY = (
-    2  # looks between two Joy messages where no button changed; 25 Hz is twelve within the command's timeout
-)
+# Looks between two Joy messages where no button changed; 25 Hz is twelve within the command's timeout.
+JOY_EVERY = 2
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-
-
-class _Polled(CallbackGroup):
-    """Keeps the 500 Hz subscription out of the executor: the timer takes the newest message itself."""
-
-    def can_execute(self, entity: Any) -> bool:
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        pass
 
 
 class WirelessRemote(Node):
@@ -70,16 +55,10 @@ class WirelessRemote(Node):
     def __init__(self) -> None:
         super().__init__(NAME)
         default = str(share_dir() / "config" / "control" / "joystick.yaml")
-        try:
-            path = str(self.declare_parameter("joystick", "").value) or default
-        except InvalidParameterTypeException:
-            raise UserError("parameter 'joystick' must be text") from None
-        for name in self._parameter_overrides:
-            if not self.has_parameter(name) and not name.startswith("qos_overrides."):
-                raise UserError(f"unknown parameter '{name}'{nearest(name, ['joystick'])}")
+        path = str(read_parameters(self, {"joystick": ""})["joystick"]) or default
         self._watch = RemoteWatch(load_joystick(path).buttons.estop)
         self._state = self.create_subscription(
-            LowState, "/lowstate", lambda _: None, NEWEST, callback_group=_Polled(), raw=True
+            LowState, "/lowstate", never_called, NEWEST, callback_group=PolledGroup(), raw=True
         )
         self._joy = self.create_publisher(Joy, "/joy", 10)
         self._estops: dict[str, Client] = {name: self.create_client(Trigger, name) for name in ESTOP_SERVICES}
@@ -91,9 +70,9 @@ class WirelessRemote(Node):
 
     def _look(self) -> None:
         now = time.monotonic()
-        with self._state.handle:
-            taken = self._state.handle.take_message(LowState, True)
-        seen = self._watch.look(now, None if taken is None else taken[0])
+        # 500 of them come in a second: the timer takes the newest, no callback runs for each.
+        state = take(self._state)
+        seen = self._watch.look(now, state)
         if seen.estop:
             self.get_logger().error("e-stop button: stopping host and policy")
             self._calls.stop(now)
@@ -107,7 +86,7 @@ class WirelessRemote(Node):
                 message.header.stamp = self.get_clock().now().to_msg()
                 self._joy.publish(message)
                 self._buttons = buttons
-        if taken is not None or seen.trouble:
+        if state is not None or seen.trouble:
             self._tell(seen.trouble)
 
     def _tell(self, trouble: str) -> None:

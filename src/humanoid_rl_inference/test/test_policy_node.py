@@ -537,7 +537,7 @@ def test_pause_while_reading_does_not_put_samples_into_the_future(
                 message.position = message.velocity = robot.default_position.tolist()
             return bytes(serialize_message(message))
 
-        monkeypatch.setattr(policy_node, "_take", take_after_a_pause)
+        monkeypatch.setattr(policy_node, "take", take_after_a_pause)
         now = time.monotonic()
         node.read_sensors(now)
         assert -0.01 < now - node.sensors.joint_time < 0.04

@@ -35,7 +35,8 @@ inline constexpr double kShutdownTime = 0.1;
 enum class HostState : std::uint8_t { inactive = 0, waiting_state = 1, ready = 2, active = 3, damping = 4 };
 
 /// What to send in a cycle: nothing, the damping command, or the last joint targets, clamped.
-enum class Output : std::uint8_t { silent, damping, follow };
+/// The numbers are those of the ros2_control interface robot_link/mode.
+enum class Output : std::uint8_t { silent = 0, damping = 1, follow = 2 };
 
 /// Why a host damps, as numbers; trivially copyable, so that it can be composed into text by another thread.
 struct Cause {

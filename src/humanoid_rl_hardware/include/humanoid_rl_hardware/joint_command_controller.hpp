@@ -61,15 +61,36 @@ class JointCommandController final : public controller_interface::ControllerInte
     double time = 0.0;  ///< s of the steady clock
     JointTargets targets{};
   };
-  /// The state interfaces `robot_link/*` in the order that they are claimed in.
+  /// A state interface and where `update` puts its value. They are claimed, and read, in their tables' order.
+  template <class Values>
+  struct StateField {
+    const char* name;
+    double Values::* value;
+  };
+  /// The state interfaces `robot_link/*`; units in unitree_hg_system.hpp.
   struct Link {
     double state_age = 0.0, mode_machine = 0.0, rejected_states = 0.0, refusal = 0.0, sent = 0.0,
            stalls = 0.0;
     double period_error_p50 = 0.0, period_error_p99 = 0.0, period_error_max = 0.0;
   };
+  static constexpr std::array<StateField<Link>, 9> kLinkFields{
+      {{"state_age", &Link::state_age},
+       {"mode_machine", &Link::mode_machine},
+       {"rejected_states", &Link::rejected_states},
+       {"refusal", &Link::refusal},
+       {"sent", &Link::sent},
+       {"stalls", &Link::stalls},
+       {"period_error_p50", &Link::period_error_p50},
+       {"period_error_p99", &Link::period_error_p99},
+       {"period_error_max", &Link::period_error_max}}};
+  /// The state interfaces of a joint that are its motor's.
   struct Motor {
     double winding_temperature = 0.0, casing_temperature = 0.0, voltage = 0.0;
   };
+  static constexpr std::array<StateField<Motor>, 3> kMotorFields{
+      {{"winding_temperature", &Motor::winding_temperature},
+       {"casing_temperature", &Motor::casing_temperature},
+       {"voltage", &Motor::voltage}}};
   /// What the control loop tells the slow topics.
   struct Snapshot {
     Link link{};

@@ -14,6 +14,7 @@
 #include <mutex>
 #include <thread>
 
+#include "humanoid_rl_hardware/host_rules.hpp"
 #include "humanoid_rl_hardware/joint_targets.hpp"
 #include "humanoid_rl_hardware/period_statistics.hpp"
 #include "humanoid_rl_hardware/triple_buffer.hpp"
@@ -21,16 +22,9 @@
 
 namespace humanoid_rl_hardware {
 
-/// What is on the wire.
-enum class WireMode : std::uint8_t {
-  silent,   ///< nothing is sent
-  damping,  ///< kp 0, kd 8, target velocity 0 on every motor
-  follow,   ///< joint targets
-};
-
 /// What the control loop wants sent this cycle.
 struct WireOrder {
-  WireMode mode = WireMode::silent;
+  Output output = Output::silent;
   std::uint8_t mode_machine = 0;
   JointTargets targets{};
 };
@@ -79,6 +73,8 @@ class LowCmdSender {
 
  private:
   void run();
+  /// Damps for `kShutdownTime` when `order`, the last one sent, was not silent; it is afterwards.
+  void fall_silent(WireOrder& order);
   void send(const WireOrder& order);
 
   const std::size_t motors_;

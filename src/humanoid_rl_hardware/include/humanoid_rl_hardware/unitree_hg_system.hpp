@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <thread>
@@ -72,9 +73,11 @@ class UnitreeHgSystem final : public hardware_interface::SystemInterface {
   using State = hardware_interface::StateInterface::SharedPtr;
   using Command = hardware_interface::CommandInterface::SharedPtr;
 
+  static constexpr double kNever = -std::numeric_limits<double>::infinity();
+
   /// A valid LowState, as the control loop needs it.
   struct Sample {
-    std::int64_t received = 0;  ///< ns of the steady clock
+    double received = kNever;  ///< s of the steady clock
     std::uint8_t mode_machine = 0;
     std::array<MotorState, kMotorSlots> motors{};
     ImuState imu{};
@@ -103,9 +106,11 @@ class UnitreeHgSystem final : public hardware_interface::SystemInterface {
 
   void find_handles();
   void connect();
+  /// Closes the wire first. Also where nothing is connected.
   void disconnect();
   void receive(const unitree_hg::msg::LowState& message);
   void publish(const LowCmd& command);
+  /// Ends in silence. The sender stays and can be opened again.
   void damp_and_close();
   /// Joint commands through the torque limiter into `order_`; false when one is not finite.
   bool read_targets() noexcept;

@@ -33,16 +33,16 @@ class LowCmdSenderTest : public testing::Test {
     const std::lock_guard<std::mutex> lock(mutex_);
     return sent_;
   }
-  void post(WireMode mode, double stiffness = 20.0) {
+  void post(Output output, double stiffness = 20.0) {
     WireOrder order;
-    order.mode = mode;
+    order.output = output;
     order.mode_machine = kModeMachine;
     order.targets.stiffness.fill(stiffness);
     sender_.post(order);
   }
-  void post_for(std::chrono::milliseconds duration, WireMode mode) {
+  void post_for(std::chrono::milliseconds duration, Output output) {
     for (const auto end = Clock::now() + duration; Clock::now() < end; std::this_thread::sleep_for(2ms))
-      post(mode);
+      post(output);
   }
 
   std::mutex mutex_;
@@ -51,14 +51,14 @@ class LowCmdSenderTest : public testing::Test {
 };
 
 TEST_F(LowCmdSenderTest, ClosedItSendsNothing) {
-  post_for(30ms, WireMode::follow);
+  post_for(30ms, Output::follow);
   EXPECT_TRUE(sent().empty());
 }
 
 TEST_F(LowCmdSenderTest, EveryOrderIsSentSealedWithTheMachinesMode) {
   sender_.open();
   for (int i = 0; i < 20; ++i) {
-    post(WireMode::follow, 10.0 + i);
+    post(Output::follow, 10.0 + i);
     std::this_thread::sleep_for(5ms);
   }
   const auto commands = sent();
@@ -74,14 +74,14 @@ TEST_F(LowCmdSenderTest, EveryOrderIsSentSealedWithTheMachinesMode) {
 
 TEST_F(LowCmdSenderTest, SilentOrdersSendNothing) {
   sender_.open();
-  post_for(150ms, WireMode::silent);
+  post_for(150ms, Output::silent);
   EXPECT_TRUE(sent().empty());
   EXPECT_EQ(sender_.stalls(), 0u);
 }
 
 TEST_F(LowCmdSenderTest, ALoopThatStopsPostingIsTakenOverWithDamping) {
   sender_.open();
-  post_for(20ms, WireMode::follow);
+  post_for(20ms, Output::follow);
   const auto stopped = Clock::now();
   std::this_thread::sleep_for(200ms);
   std::size_t taken_over = 0;
@@ -94,13 +94,13 @@ TEST_F(LowCmdSenderTest, ALoopThatStopsPostingIsTakenOverWithDamping) {
   EXPECT_GT(taken_over, 30u);
   EXPECT_EQ(sender_.stalls(), 1u);
   // The loop is back.
-  post_for(20ms, WireMode::follow);
+  post_for(20ms, Output::follow);
   EXPECT_FALSE(sent().back().damping());
 }
 
 TEST_F(LowCmdSenderTest, ClosingAnOpenWireDampsForATenthOfASecondAndThenIsSilent) {
   sender_.open();
-  post_for(20ms, WireMode::follow);
+  post_for(20ms, Output::follow);
   const auto begin = Clock::now();
   sender_.close();
   const auto commands = sent();
@@ -113,7 +113,7 @@ TEST_F(LowCmdSenderTest, ClosingAnOpenWireDampsForATenthOfASecondAndThenIsSilent
     damping += command.damping();
   }
   EXPECT_GE(damping, 45u);
-  post_for(30ms, WireMode::follow);
+  post_for(30ms, Output::follow);
   EXPECT_EQ(sent().size(), commands.size());
   // An order of before is not what a reopened wire begins with.
   sender_.open();
@@ -123,7 +123,7 @@ TEST_F(LowCmdSenderTest, ClosingAnOpenWireDampsForATenthOfASecondAndThenIsSilent
 
 TEST_F(LowCmdSenderTest, ClosingASilentWireSendsNothing) {
   sender_.open();
-  post_for(20ms, WireMode::silent);
+  post_for(20ms, Output::silent);
   sender_.close();
   EXPECT_TRUE(sent().empty());
 }
@@ -134,7 +134,7 @@ TEST(LowCmdSender, ADestroyedSenderLeavesDamping) {
     LowCmdSender sender(kMotors, 2ms, [&sent](const LowCmd& command) { sent.push_back(command); });
     sender.open();
     WireOrder order;
-    order.mode = WireMode::follow;
+    order.output = Output::follow;
     order.targets.stiffness.fill(20.0);
     for (int i = 0; i < 5; ++i) {
       sender.post(order);

@@ -246,7 +246,7 @@ class Cycle : public testing::Test {
     }
   }
 
-  void start_controller() {
+  void make_controller(const std::vector<rclcpp::Parameter>& parameters) {
     controller_ = std::make_unique<JointCommandController>();
     controller_interface::ControllerInterfaceParams params;
     params.controller_name = "joint_command_controller";
@@ -254,8 +254,12 @@ class Cycle : public testing::Test {
     params.controller_manager_update_rate = 500;
     params.update_rate = 500;
     params.node_options = controller_->define_custom_node_options();
-    params.node_options.parameter_overrides({{"joints", joints_}, {"auto_activate", true}});
+    params.node_options.parameter_overrides(parameters);
     ASSERT_EQ(controller_->init(params), controller_interface::return_type::OK);
+  }
+
+  void start_controller() {
+    make_controller({{"joints", joints_}, {"auto_activate", true}});
     ASSERT_EQ(controller_->configure().id(), lifecycle_msgs::msg::State::PRIMARY_STATE_INACTIVE);
     std::vector<hardware_interface::LoanedCommandInterface> commands;
     for (const auto& name : controller_->command_interface_configuration().names) {
@@ -353,6 +357,19 @@ TEST_F(Cycle, DeactivationAndShutdownEndInDampingThenSilence) {
   std::this_thread::sleep_for(100ms);
   EXPECT_EQ(robot.commands().size(), commands.size());
   ASSERT_EQ(system_->on_shutdown(kAnyState), CallbackReturn::SUCCESS);
+}
+
+TEST_F(Cycle, AControllerIsNotConfiguredWithJointsOrPeriodsThatCannotBe) {
+  const std::vector<std::string> twice{"a_joint", "a_joint"};
+  for (const rclcpp::Parameter& wrong :
+       {rclcpp::Parameter("joints", std::vector<std::string>{}), rclcpp::Parameter("joints", twice),
+        rclcpp::Parameter("joints", std::vector<std::string>(kMotorSlots + 1, "a_joint")),
+        rclcpp::Parameter("policy_period", 0.001), rclcpp::Parameter("state_timeout", 1.5)}) {
+    make_controller({{"joints", joints_}, wrong});
+    EXPECT_EQ(controller_->on_configure(kAnyState), CallbackReturn::ERROR) << wrong;
+  }
+  make_controller({{"joints", joints_}});
+  EXPECT_EQ(controller_->on_configure(kAnyState), CallbackReturn::SUCCESS);
 }
 
 TEST_F(Cycle, ACycleNeitherAllocatesNorWaits) {

@@ -15,7 +15,7 @@ import trimesh
 import viser
 from numpy.typing import NDArray
 
-from humanoid_rl.urdf_scene import UrdfScene, Visual
+from humanoid_rl.views.urdf_scene import UrdfScene, Visual
 from humanoid_rl_core import rotation
 
 Array = NDArray[np.floating[Any]]

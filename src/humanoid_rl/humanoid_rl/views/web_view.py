@@ -27,6 +27,7 @@ import viser
 from geometry_msgs.msg import TwistStamped
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import RobotModel, load_robot
+from humanoid_rl_inference.polling import PolledGroup, never_called, take
 from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 from rclpy.callback_groups import CallbackGroup
@@ -43,9 +44,9 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker as MarkerMessage
 from visualization_msgs.msg import MarkerArray
 
-from humanoid_rl.urdf_scene import UrdfScene, read_scene
-from humanoid_rl.web_panel import Actions, Panel, PanelState, Training
-from humanoid_rl.web_scene import Marker, MarkerKind, WebScene
+from humanoid_rl.views.urdf_scene import UrdfScene, read_scene
+from humanoid_rl.views.web_panel import Actions, Panel, PanelState, Training
+from humanoid_rl.views.web_scene import Marker, MarkerKind, WebScene
 from humanoid_rl_core import rotation
 from humanoid_rl_interfaces.msg import HostStatus, JointCommand, MotorStatus, PolicyStatus, TrainStatus
 from humanoid_rl_interfaces.srv import Push
@@ -69,19 +70,6 @@ _SOLID_MARKERS: dict[int, MarkerKind] = {
 _PUSH_HEADING = {"front": np.pi, "back": 0.0, "left": -np.pi / 2, "right": np.pi / 2}
 
 
-class _Polled(CallbackGroup):
-    """Subscriptions that the executor leaves alone: their messages are taken by `Latest.poll`."""
-
-    def can_execute(self, entity: Any) -> bool:
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        return None
-
-
 class Latest(Generic[Message]):
     """The newest message of a topic, of those that `keep` accepts, and when it was seen."""
 
@@ -101,7 +89,7 @@ class Latest(Generic[Message]):
             reliability=ReliabilityPolicy.BEST_EFFORT,  # hears reliable publishers too
             durability=DurabilityPolicy.VOLATILE,
         )
-        self._subscription = node.create_subscription(kind, topic, _ignore, qos, callback_group=group)
+        self._subscription = node.create_subscription(kind, topic, never_called, qos, callback_group=group)
         self._depth = depth
         self._keep = keep
         self.message: Message | None = None
@@ -111,12 +99,11 @@ class Latest(Generic[Message]):
         """Takes what has come since the last poll; True when that was something."""
         found = False
         for _ in range(self._depth):
-            with self._subscription.handle:
-                taken = self._subscription.handle.take_message(self._subscription.msg_type, False)
-            if taken is None:
+            message = take(self._subscription)
+            if message is None:
                 break
-            if self._keep(taken[0]):
-                self.message, self._seen, found = taken[0], time.monotonic(), True
+            if self._keep(message):
+                self.message, self._seen, found = message, time.monotonic(), True
         return found
 
     @property
@@ -128,10 +115,6 @@ class Latest(Generic[Message]):
         """The message, unless it is older than `within` seconds."""
         age = self.age
         return self.message if age is not None and age <= within else None
-
-
-def _ignore(_: object) -> None:
-    """Subscriptions need a callback; polled ones never call it."""
 
 
 @dataclass
@@ -264,7 +247,7 @@ class WebView(Node):
         self.get_logger().info(f"web view on http://{shown}:{self.server.get_port()}")
 
     def _subscribe(self) -> None:
-        polled = _Polled()
+        polled = PolledGroup()
         self._joint_states = Latest(self, JointState, "/joint_states", polled)
         self._imu = Latest(self, Imu, "/imu/data", polled)
         self._odom = Latest(self, Odometry, "/ground_truth/odom", polled)

@@ -1,6 +1,7 @@
 """The preflight of a real robot, as a program: everything between `ros2 launch` and the first node that commands.
 
-    python -m humanoid_rl.robot_preflight --robot g1 --variant rev_1_0 --where "eth0, domain 0" --mode-machine 5
+    python -m humanoid_rl.real_robot.robot_preflight --robot g1 --variant rev_1_0 --where "eth0, domain 0" \\
+        --mode-machine 5
 
 1. Is there a way to ask the operator: a terminal, or --confirm.
 2. No twin and no other deployment on this machine and in the domain.
@@ -36,9 +37,14 @@ from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
-from humanoid_rl import robot_checks as checks
-from humanoid_rl.preflight import DISCOVERY_TIME
-from humanoid_rl.robot_checks import Answer, PreflightConfig, Process, StateWindow
+from humanoid_rl.launching.preflight import DISCOVERY_TIME
+from humanoid_rl.real_robot import robot_checks as checks
+from humanoid_rl.real_robot.preflight_config import (
+    PreflightConfig,
+    load_preflight_config,
+    preflight_config_of,
+)
+from humanoid_rl.real_robot.robot_checks import Answer, Process, StateWindow
 from unitree_api.msg import Request, Response
 from unitree_hg.msg import BmsState, LowCmd, LowState
 
@@ -409,9 +415,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Preflight(
             robot=load_robot(options.robot, options.variant),
             allowed=tuple(options.mode_machine),
-            config=checks.load_preflight_config(options.config)
+            config=load_preflight_config(options.config)
             if options.config
-            else checks.preflight_config_of(options.robot),
+            else preflight_config_of(options.robot),
             where=options.where,
             confirm=options.confirm,
             show=lambda line: print(line, flush=True),

@@ -47,10 +47,10 @@ def check_arguments(chosen: Mapping[str, str]) -> None:
 
 def secured(chosen: Mapping[str, str], name: str) -> dict[str, str]:
     """Environment variables of a process of a deployment under `chosen`: none without security:=true."""
-    return security_environment(keystore(chosen), name) if chosen["security"] == "true" else {}
+    return security_environment(chosen_keystore(chosen), name) if chosen["security"] == "true" else {}
 
 
-def keystore(chosen: Mapping[str, str]) -> Path:
+def chosen_keystore(chosen: Mapping[str, str]) -> Path:
     """Folder of the keys, from the argument `keystore`."""
     return Path(chosen["keystore"]).expanduser().resolve()
 
@@ -62,8 +62,8 @@ def prepare(chosen: Mapping[str, str]) -> None:
         UserError: see `make_keystore` and `check_middleware`.
     """
     if chosen["security"] == "true":
-        make_keystore(keystore(chosen))
-        check_middleware(keystore(chosen))
+        make_keystore(chosen_keystore(chosen))
+        check_middleware(chosen_keystore(chosen))
 
 
 def enclave(name: str) -> str:
@@ -116,8 +116,8 @@ def check_middleware(keystore: Path, environment: Mapping[str, str] = os.environ
     Raises:
         UserError: a node does not come up under the keystore; the line has the middleware's own reason.
     """
-    secured = {**environment, **security_environment(keystore, "operator")}
-    probe = _run([sys.executable, "-c", PROBE], secured, PROBE_TIME)
+    as_operator = {**environment, **security_environment(keystore, "operator")}
+    probe = _run([sys.executable, "-c", PROBE], as_operator, PROBE_TIME)
     if probe.returncode:
         said = [line for line in probe.stderr.splitlines() if "Error: " in line] or probe.stderr.splitlines()
         reason = said[0].partition("Error: ")[2] or said[0]

@@ -26,8 +26,8 @@ from humanoid_rl_core.contract import METADATA_KEY, PolicyContract
 from humanoid_rl_core.errors import UserError
 from numpy.typing import NDArray
 
-from humanoid_rl import report_plots
-from humanoid_rl.report_plots import Image, wilson_interval
+from humanoid_rl.reports import report_plots
+from humanoid_rl.reports.report_plots import Image, wilson_interval
 
 Array = NDArray[np.float64]
 Document = dict[str, Any]

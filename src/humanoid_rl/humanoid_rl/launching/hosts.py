@@ -18,8 +18,8 @@ from humanoid_rl_core.robot import RobotModel, expand_xacro, load_robot
 from launch.actions import OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnShutdown
 
-from humanoid_rl.supervised_node import supervised_node
-from humanoid_rl.viewing import installed
+from humanoid_rl.launching.supervised_node import supervised_node
+from humanoid_rl.launching.viewing import installed
 
 HOSTS = ("auto", "embedded", "ros2_control")
 CONTROL_CONFIG = "config/control/ros2_control.yaml"
@@ -29,8 +29,8 @@ NEEDED = (
     "controller_manager", "joint_state_broadcaster", "imu_sensor_broadcaster", "robot_state_publisher",
 )  # fmt: skip
 CONTROLLERS = ("joint_state_broadcaster", "imu_sensor_broadcaster", "joint_command_controller")
-# The faster loop goes first: 500 Hz host and twin, 50 Hz policy. The host is what keeps the robot safe.
 HOST_PRIORITY = 30
+"""Real-time priority of either host's cycle, above twin and policy node (launch/deploy.launch.py)."""
 
 
 def missing_for_ros2_control() -> str:
@@ -112,6 +112,7 @@ def control_parameters(robot: RobotModel, policy_period: float, activate: bool) 
     """Parameters of the controller manager and of every controller, by node name."""
     with (share_dir() / CONTROL_CONFIG).open() as file:
         parameters: dict[str, Any] = yaml.safe_load(file)
+    parameters["controller_manager"]["ros__parameters"]["thread_priority"] = HOST_PRIORITY
     parameters["joint_state_broadcaster"]["ros__parameters"]["joints"] = list(robot.joint_names)
     parameters["imu_sensor_broadcaster"]["ros__parameters"]["frame_id"] = robot.imu_link
     parameters["joint_command_controller"]["ros__parameters"] |= {
@@ -144,9 +145,8 @@ def _without_shared_memory() -> dict[str, str]:
 
 def _ros2_control(robot: RobotModel, parameters: dict[str, Any]) -> list[Any]:
     """robot_state_publisher, controller manager, and the spawner that brings up the controllers."""
-    manager = parameters["controller_manager"]["ros__parameters"]
     state_timeout = parameters["joint_command_controller"]["ros__parameters"]["state_timeout"]
-    description = control_description(robot, state_timeout, manager["thread_priority"])
+    description = control_description(robot, state_timeout, HOST_PRIORITY)
     folder = Path(tempfile.mkdtemp(prefix="humanoid_rl_"))
     file = folder / "ros2_control.yaml"
     file.write_text(yaml.safe_dump(parameters))

@@ -1,6 +1,6 @@
 """Headless Chromium through the Chrome DevTools protocol: for tests and pictures of the web pages made here.
 
-`python -m humanoid_rl.browser URL PICTURE.png [--wait SECONDS] [--size 1280x800]` takes one picture.
+`python -m humanoid_rl.views.browser URL PICTURE.png [--wait SECONDS] [--size 1280x800]` takes one picture.
 """
 
 from __future__ import annotations

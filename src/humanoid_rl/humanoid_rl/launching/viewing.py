@@ -12,7 +12,7 @@ from humanoid_rl_core.robot import load_robot
 from launch.actions import LogInfo
 from launch_ros.actions import Node
 
-from humanoid_rl.supervised_node import supervised_node
+from humanoid_rl.launching.supervised_node import supervised_node
 
 VIEWERS = ("auto", "rviz", "web", "none")
 RVIZ_CONFIG = "config/rviz/humanoid_rl.rviz"

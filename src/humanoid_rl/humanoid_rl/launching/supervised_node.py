@@ -10,7 +10,7 @@ from humanoid_rl_core.errors import UserError
 from launch.actions import LogInfo, OpaqueFunction, Shutdown, TimerAction
 from launch_ros.actions import Node
 
-from humanoid_rl.launching import ahead_of_others, ended_with_parent
+from humanoid_rl.launching.launch_files import ahead_of_others, ended_with_parent
 
 if TYPE_CHECKING:
     from launch import LaunchContext

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from humanoid_rl_core.errors import UserError
 from launch.actions import ExecuteProcess
 
-from humanoid_rl.launching import ended_with_parent
-from humanoid_rl.network_interface import (
+from humanoid_rl.launching.launch_files import ended_with_parent
+from humanoid_rl.real_robot.network_interface import (
     ROBOT_DOMAIN,
     Route,
     check_middleware,
@@ -23,7 +23,8 @@ from humanoid_rl.network_interface import (
     confined_to_interface,
     network_interfaces,
 )
-from humanoid_rl.robot_checks import check_confirm, preflight_config_of
+from humanoid_rl.real_robot.preflight_config import preflight_config_of
+from humanoid_rl.real_robot.robot_checks import check_confirm
 
 if TYPE_CHECKING:
     from humanoid_rl_core.contract import PolicyContract
@@ -88,7 +89,7 @@ def after_preflight(
     route = _route(chosen)
     where = f"{chosen['interface']} ({route.address.ip}), domain {chosen['domain'] or ROBOT_DOMAIN}"
     command = [
-        *ended_with_parent("INT"), sys.executable, "-m", "humanoid_rl.robot_preflight",
+        *ended_with_parent("INT"), sys.executable, "-m", "humanoid_rl.real_robot.robot_preflight",
         "--robot", chosen["model"], "--variant", chosen["variant"], "--where", where,
         "--mode-machine", *map(str, contract.mode_machine), "--confirm", chosen["confirm"],
     ]  # fmt: skip

@@ -1,7 +1,7 @@
 """What has to hold before a real robot is commanded: pure functions over what was received, no ROS.
 
 A check returns what it found, for the list that the operator reads, and raises UserError with one line that names
-the thing and the remedy where it does not hold. Thresholds: config/preflight/<robot>.yaml.
+the thing and the remedy where it does not hold. Thresholds: preflight_config.
 """
 
 from __future__ import annotations
@@ -9,16 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from ipaddress import IPv4Network
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from humanoid_rl_core.errors import UserError, nearest
-from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import RobotModel
 from humanoid_rl_core.rotation import projected_gravity
-from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml
 from humanoid_rl_core.unitree_hg_wire import (
     LowStateArrays,
     WireError,
@@ -27,6 +24,15 @@ from humanoid_rl_core.unitree_hg_wire import (
     read_low_state,
 )
 from numpy.typing import NDArray
+
+from humanoid_rl.real_robot.preflight_config import (
+    BatteryLimits,
+    ImuLimits,
+    JointLimits,
+    LinkLimits,
+    MotorLimits,
+    SwitcherLimits,
+)
 
 GRAVITY = 9.81
 """m/s^2"""
@@ -38,124 +44,6 @@ PROGRAMS = {
     "policy_node": "the policy node of another deployment",
 }
 """Executables, modules and nodes that must not run beside a deployment on a real robot."""
-
-
-class _Positive:
-    """Refuses numbers a threshold cannot have; the loader turns the ValueError into a UserError."""
-
-    def __post_init__(self) -> None:
-        for item in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, item.name)
-            named = value.items() if isinstance(value, Mapping) else [("", value)]
-            for name, number in named:
-                is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-                if is_number and not (math.isfinite(number) and number > 0):
-                    key = f"{item.name}.{name}" if name else item.name
-                    raise ValueError(f"{key} must be a positive number, found {number}")
-
-
-@dataclass(frozen=True)
-class LinkLimits(_Positive):
-    """Seconds until the first LowState, seconds listened; Hz, and the fraction that the rate may be off."""
-
-    first_state: float
-    window: float
-    rate: float
-    rate_tolerance: float
-
-
-@dataclass(frozen=True)
-class ImuLimits(_Positive):
-    """| |quaternion| - 1 |, m/s^2 off gravity, rad from upright, rad/s."""
-
-    quaternion_norm: float
-    gravity: float
-    tilt: float
-    rate: float
-
-
-@dataclass(frozen=True)
-class JointLimits(_Positive):
-    """rad beyond a position limit, rad/s, rad from the poses expected; `distance_of` by kind of joint."""
-
-    beyond_limit: float
-    speed: float
-    distance: float
-    distance_of: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class MotorLimits(_Positive):
-    """Degrees Celsius; joints whose error flags do not count."""
-
-    winding_temperature: float
-    casing_temperature: float
-    flag_ignored: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class BatteryLimits(_Positive):
-    """Whether a battery has to report, seconds to wait for it, percent."""
-
-    required: bool
-    timeout: float
-    state_of_charge: float
-
-
-@dataclass(frozen=True)
-class SwitcherLimits(_Positive):
-    """Seconds for an answer, how often to release, seconds between."""
-
-    timeout: float
-    attempts: int
-    pause: float
-
-
-@dataclass(frozen=True)
-class ReleasedLimits(_Positive):
-    """Seconds without a foreign LowCmd, and seconds to wait for that and for a robot at rest."""
-
-    quiet: float
-    timeout: float
-
-
-@dataclass(frozen=True)
-class PreflightConfig(_Positive):
-    """All of config/preflight/<robot>.yaml; `network` is where the robot's addresses are."""
-
-    network: str
-    link: LinkLimits
-    imu: ImuLimits
-    joints: JointLimits
-    motors: MotorLimits
-    battery: BatteryLimits
-    motion_switcher: SwitcherLimits
-    released: ReleasedLimits
-
-    def __post_init__(self) -> None:
-        IPv4Network(self.network)  # a ValueError of its own for what is no network
-
-    @property
-    def robot_network(self) -> IPv4Network:
-        """`network`, parsed."""
-        return IPv4Network(self.network)
-
-
-def load_preflight_config(path: str | Path) -> PreflightConfig:
-    """Read and check the thresholds. Raises UserError for a missing file, unknown key or impossible value."""
-    return load_dataclass(PreflightConfig, load_yaml(path), str(path))
-
-
-def preflight_config_of(robot: str) -> PreflightConfig:
-    """The thresholds that ship for a robot. Raises UserError where there are none."""
-    folder = share_dir() / "config" / "preflight"
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
-    if robot not in known:
-        raise UserError(
-            f"robot:=real is not possible with model:={robot}{nearest(robot, known)}: "
-            f"there are preflight thresholds for {', '.join(known)} (config/preflight)"
-        )
-    return load_preflight_config(folder / f"{robot}.yaml")
 
 
 # --- what was received ---------------------------------------------------------------------------------

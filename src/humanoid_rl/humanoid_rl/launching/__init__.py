@@ -1,0 +1,1 @@
+"""Launch files: running them, and what they are made of: hosts, viewers, nodes, refusals, security."""

@@ -1,0 +1,1 @@
+"""`robot:=real`: its network, its preflight, and how a launch waits for both."""
