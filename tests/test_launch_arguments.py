@@ -14,7 +14,9 @@ from humanoid_rl_core.resources import share_dir
 from launch import LaunchContext
 
 DECLARED = {
-    "train": {"task", "sim", "num_envs", "steps", "seed", "name", "resume", "viewer", "port", "domain"},
+    "train": {
+        "task", "sim", "engine", "num_envs", "steps", "seed", "name", "resume", "viewer", "port", "domain",
+    },
     "deploy": {
         "robot", "model", "variant", "policy", "host", "viewer", "port", "domain", "interface", "confirm", "start",
         "auto_start", "provider", "rt", "host_cpu", "policy_cpu", "security", "keystore",
@@ -72,6 +74,7 @@ REFUSED_BY_THE_FILE = [
     ("train", ["resume:=true"], "needs name:="),
     ("train", ["resume:=true", "name:=nowhere"], "no run 'nowhere'"),
     ("train", ["domain:=-1"], "no DDS domain"),
+    ("train", ["sim:=isaac"], "run make isaac"),
     ("view", ["port:=http"], "no TCP port"),
 ]
 
@@ -93,7 +96,7 @@ sys.exit(service.run())
 def ros2_launch(name: str, arguments: list[str], runs: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", ROS2_LAUNCH, str(launch_file(name)), *arguments],
-        env={**os.environ, "HUMANOID_RL_RUNS": str(runs)},
+        env={**os.environ, "HUMANOID_RL_RUNS": str(runs), "HUMANOID_RL_ISAAC": ""},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
     )  # fmt: skip
 
@@ -157,6 +160,7 @@ def test_launch_file_refuses_before_anything_starts(
     [
         ("train", "tsk:=stand", "did you mean 'task'"),
         ("train", "task:=stnad", "stnad"),
+        ("train", "engine:=physx", "physx"),
         ("deploy", "polcy:=x", "did you mean 'policy'"),
         ("deploy", "viewer:=rvizz", "rvizz"),
         ("view", "prot:=1", "did you mean 'port'"),
