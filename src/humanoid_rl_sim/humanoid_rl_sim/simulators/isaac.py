@@ -3,27 +3,18 @@
 Here and nowhere else are Isaac Lab's conventions turned into the contract's: quaternions (x, y, z, w) into
 (w, x, y, z), the world that all robots share into one for each, bodies in the engine's order into names.
 
-One simulation exists in a process at a time, as Isaac Lab has it: `close` one before making the next.
+One simulation exists in a process at a time (`isaac_session.py`): `close` one before making the next.
 """
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from pathlib import Path
-from typing import Any
 
-import isaaclab.sim as sim_utils
 import numpy as np
 import torch
-import warp as wp
-from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.robot import Gains, RobotModel
-from isaaclab.app import launch_simulation
 from isaaclab.assets import Articulation
-from isaaclab.scene import InteractiveScene
 from isaaclab.sensors import ContactSensor
-from isaaclab.utils import instantiate
 
 from humanoid_rl_sim.simulators.contract import (
     Collision,
@@ -34,12 +25,8 @@ from humanoid_rl_sim.simulators.contract import (
 )
 from humanoid_rl_sim.simulators.height_field import HeightField
 from humanoid_rl_sim.simulators.isaac_friction import friction_setter
-from humanoid_rl_sim.simulators.isaac_scene import (
-    ENGINES,
-    contact_sensor,
-    scene_configuration,
-    touching_links,
-)
+from humanoid_rl_sim.simulators.isaac_scene import contact_sensor, touching_links
+from humanoid_rl_sim.simulators.isaac_session import choose_device, open_session
 from humanoid_rl_sim.simulators.mujoco_model import add_sole_sites, build_mujoco_spec
 from humanoid_rl_sim.simulators.quaternion import rotate
 
@@ -77,38 +64,26 @@ class IsaacSimulator(Simulator):
         height_field: HeightField | None = None,
         headless: bool = True,
     ) -> None:
-        if engine not in ENGINES:
-            raise UserError(f"unknown engine '{engine}'{nearest(engine, ENGINES)}; engines: {', '.join(ENGINES)}")
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError(f"device {device}: torch finds no CUDA GPU; use device cpu")
-        if sim_utils.SimulationContext.instance() is not None:
-            raise UserError("simulator isaac: another simulation is open in this process; close it first")
-        here = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-        device = here if device in ("", "cuda") else device
+        device = choose_device(device)
         self.robot, self.num_envs, self.timestep = robot, num_envs, timestep
         self.height_field, self.engine, self.collision = height_field, engine, collision
         self.device = torch.device(device)
-        _without_pinned_memory()
-        choice = ENGINES[engine]
+        links = touching_links(robot, collision)
         with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="humanoid_rl_isaac_")))
-            physics = choice.physics(height_field is not None)
-            launcher = {"device": device, "headless": headless, "visualizer": [] if headless else None}
-            stack.enter_context(launch_simulation(physics, launcher))
-            configuration = sim_utils.SimulationCfg(
-                dt=timestep, device=device, physics=physics, save_logs_to_file=False
+            self._context, self._scene = open_session(
+                stack,
+                robot,
+                num_envs,
+                engine=engine,
+                timestep=timestep,
+                device=device,
+                collision=collision,
+                sensed_links=links,
+                height_field=height_field,
+                headless=headless,
             )
-            self._context = sim_utils.SimulationContext(configuration)
-            stack.callback(sim_utils.SimulationContext.clear_instance)
-            scene_cfg = scene_configuration(
-                robot, num_envs, choice, folder, collision=collision, height_field=height_field
-            )
-            self._scene: InteractiveScene = instantiate(scene_cfg)
-            self._context.reset()
             self._robot: Articulation = self._scene["robot"]
-            self._sensors: list[ContactSensor] = [
-                self._scene[contact_sensor(link)] for link in touching_links(robot, collision)
-            ]
+            self._sensors: list[ContactSensor] = [self._scene[contact_sensor(link)] for link in links]
             self._set_up()
             self._resources = stack.pop_all()
 
@@ -141,7 +116,9 @@ class IsaacSimulator(Simulator):
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self.reset(
             everyone,
-            InitialState(self._target.clone(), torch.zeros_like(self._target), standing, upright, still, still),
+            InitialState(
+                self._target.clone(), torch.zeros_like(self._target), standing, upright, still, still
+            ),
         )
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
@@ -181,7 +158,9 @@ class IsaacSimulator(Simulator):
             if self.collision == "feet":
                 force = data.net_normal_forces_w.torch[:, 0] + data.net_friction_forces_w.torch[:, 0]
             else:
-                force = data.normal_force_matrix_w.torch[:, 0, 0] + data.friction_force_matrix_w.torch[:, 0, 0]
+                force = (
+                    data.normal_force_matrix_w.torch[:, 0, 0] + data.friction_force_matrix_w.torch[:, 0, 0]
+                )
             state.foot_force[:, foot] = force
             state.foot_contact[:, foot] = (force != 0.0).any(1)
         if self.collision != "feet":
@@ -276,11 +255,3 @@ class IsaacSimulator(Simulator):
 def _scalar_first(quat: torch.Tensor) -> torch.Tensor:
     """(x, y, z, w) -> (w, x, y, z)."""
     return torch.cat((quat[..., 3:], quat[..., :3]), -1)
-
-
-def _without_pinned_memory() -> None:
-    """Warp's pinned allocator needs CUDA, and OVPhysX asks for it on the CPU too."""
-    wp.init()
-    if not wp.is_cuda_available():
-        cpu: Any = wp.get_device("cpu")
-        cpu.pinned_allocator = cpu.default_allocator
