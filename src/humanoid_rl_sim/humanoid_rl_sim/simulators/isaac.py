@@ -93,7 +93,7 @@ class IsaacSimulator(Simulator):
         names = articulation.body_names
         self._origins = self._scene.env_origins.to(self.device)
         self._foot_bodies = [names.index(link) for link in robot.foot_links]
-        self._torso = names.index(TORSO)
+        self._base, self._torso = names.index(robot.base_link), names.index(TORSO)
         spec = build_mujoco_spec(robot, timestep=self.timestep, height_field=self.height_field)
         sites = add_sole_sites(spec, robot)
         self._soles = self._tensor(np.array([spec.site(site).pos for site in sites]))
@@ -173,7 +173,8 @@ class IsaacSimulator(Simulator):
         state.joint_vel[rows] = data.joint_vel.torch[rows]
         state.base_pos[rows] = data.root_link_pos_w.torch[rows] - self._origins[rows]
         state.base_quat[rows] = state.imu_quat[rows] = _scalar_first(data.root_link_quat_w.torch[rows])
-        state.base_lin_vel[rows] = data.root_link_lin_vel_w.torch[rows]
+        # Not root_link_lin_vel_w: on OVPhysX that is the velocity of the base's centre of mass.
+        state.base_lin_vel[rows] = data.body_link_lin_vel_w.torch[rows, self._base]
         # The IMU is fixed to the base without rotation.
         state.base_ang_vel[rows] = state.imu_gyro[rows] = data.root_link_ang_vel_b.torch[rows]
         position, quat = data.body_link_pos_w.torch[rows], data.body_link_quat_w.torch[rows]
@@ -218,7 +219,7 @@ class IsaacSimulator(Simulator):
         rows = mask.nonzero().squeeze(-1)
         if rows.numel() == 0:
             return
-        twist = self._robot.data.root_link_vel_w.torch[rows].clone()
+        twist = self._robot.data.body_link_vel_w.torch[rows, self._base]
         twist[:, :3] += delta[rows]
         self._robot.write_root_link_velocity_to_sim_index(root_velocity=twist, env_ids=rows.to(torch.int32))
 
