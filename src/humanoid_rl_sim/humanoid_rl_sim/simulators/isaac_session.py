@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ def open_session(
     sensed_links: Sequence[str],
     height_field: HeightField | None = None,
     headless: bool = True,
+    threads: int | None = None,
 ) -> tuple[sim_utils.SimulationContext, InteractiveScene]:
     """Ground and robots in an engine, ready to be stepped.
 
@@ -60,6 +61,7 @@ def open_session(
         sensed_links: the links that get a contact sensor.
         height_field: the ground; level without.
         headless: False opens the engine's own window (Isaac Sim's, or Newton's viewer).
+        threads: of OVPhysX beside the caller's; None for Isaac Lab's choice.
 
     Raises:
         UserError: unknown engine, or another simulation is still open in this process.
@@ -89,8 +91,26 @@ def open_session(
         sensed_links=sensed_links,
     )
     scene: InteractiveScene = instantiate(scene_cfg)
-    context.reset()
+    with _ovphysx_threads(threads if engine == "ovphysx" else None):
+        context.reset()
     return context, scene
+
+
+@contextlib.contextmanager
+def _ovphysx_threads(count: int | None) -> Iterator[None]:
+    """Isaac Lab gives OVPhysX 8 threads and leaves no choice. They wait in loops: with a single robot they cost more
+    than they do, and under a real-time priority they keep everybody else from the processors."""
+    if count is None:
+        yield
+        return
+    import ovphysx
+
+    configure = ovphysx.PhysXConfig
+    ovphysx.PhysXConfig = lambda **settings: configure(**settings | {"num_threads": count})
+    try:
+        yield
+    finally:
+        ovphysx.PhysXConfig = configure
 
 
 def _without_pinned_memory() -> None:

@@ -24,11 +24,11 @@ from ..simulators.isaac_scene import contact_sensor
 from ..simulators.isaac_session import choose_device, open_session
 from ..simulators.mujoco_model import build_mujoco_model
 from .body import CYCLE, BaseState, Body, Floats, FootContact
-from .hoist import Rope, Suspension, Wrench, heaviest, weight
+from .hoist import SLACK, Rope, Suspension, Wrench, heaviest, weight
 from .mujoco_body import sole_depth
 
 TIMESTEP = 0.004
-"""s. A step and its reading cost 1 to 2 ms of a processor on OVPhysX, so one step per cycle is not to be had."""
+"""s. Step, reading and the wire cost 1 ms of a processor on OVPhysX: with 4 ms a busy machine keeps up too."""
 LOCK_STIFFNESS, LOCK_DAMPING, LOCK_EFFORT = 1e5, 1e4, 1e5
 """Nm/rad, Nm s/rad, Nm of a seized joint: 100 Nm turn it by 1 mrad. Engines that integrate the damping alone
 implicitly are stable with a stiffness of up to damping / timestep, 2.5e6 Nm/rad."""
@@ -74,6 +74,7 @@ class IsaacBody(Body):
                 device=self.device,
                 collision="full",
                 sensed_links=robot.foot_links,
+                threads=0,
             )
             self._articulation: Articulation = scene["robot"]
             self._imu_sensor: Imu = scene["imu"]
@@ -87,6 +88,7 @@ class IsaacBody(Body):
         model = build_mujoco_model(robot, collision="full")
         self._model, self._weight = model, weight(model)
         names, n = articulation.body_names, robot.joint_count
+        self._base = names.index(robot.base_link)
         self._link = names.index(model.body(heaviest(model)).name)
         self._feet = [names.index(link) for link in robot.foot_links]
         targets = articulation.actuators.target_command
@@ -120,8 +122,11 @@ class IsaacBody(Body):
         articulation.reset()
         for sensor in (self._imu_sensor, *self._soles):
             sensor.reset()
-        self.set_wrench((0.0,) * 6)
+        self.set_wrench(SLACK)
         self._pulled = False
+        if self._locked:
+            self._locked.clear()
+            self._write_effort_limits()
         self.drive(joint_pos, nothing, nothing, nothing, nothing)
         self._joint_pos, self._joint_vel = np.array(joint_pos), nothing
         self._joint_acc, self._joint_effort = nothing, nothing
@@ -161,19 +166,21 @@ class IsaacBody(Body):
 
     def _read_base(self) -> None:
         data = self._articulation.data
-        pose, twist = _numbers(data.root_link_pose_w.torch), _numbers(data.root_link_vel_w.torch)
+        pose = _numbers(data.root_link_pose_w.torch)
+        # Not root_link_vel_w: on OVPhysX that is the velocity of the base's centre of mass.
+        twist = _numbers(data.body_link_vel_w.torch[:, self._base])
         self._position, self._velocity, self._rate = pose[:3] - self._origin, twist[:3], twist[3:]
         self._quaternion = np.roll(pose[3:], 1)  # from (x, y, z, w)
 
     def _write_motors(self) -> None:
         q, dq, tau, kp, kd = self._command
-        effort = np.where(
-            (kp > 0.0) | (kd > 0.0), 0.0, np.clip(tau, -self.robot.effort_limit, self.robot.effort_limit)
-        )
-        by_speed = kd > 0.0
-        by_place = (kp > 0.0) & ~by_speed
-        dq = dq + np.divide(tau, kd, out=np.zeros_like(tau), where=by_speed)
-        q = q + np.divide(tau, kp, out=np.zeros_like(tau), where=by_place)
+        # One target has it all: PhysX follows a position at once, and a velocity half a step late.
+        by_place = kp > 0.0
+        by_speed = (kd > 0.0) & ~by_place
+        limit = self.robot.effort_limit
+        effort = np.where(by_place | by_speed, 0.0, np.clip(tau, -limit, limit))
+        q = q + np.divide(kd * dq + tau, kp, out=np.zeros_like(tau), where=by_place)
+        dq = np.where(by_speed, dq + np.divide(tau, kd, out=np.zeros_like(tau), where=by_speed), 0.0)
         if self._locked:
             joints, places = list(self._locked), list(self._locked.values())
             kp, kd = kp.copy(), kd.copy()
@@ -214,7 +221,7 @@ class IsaacBody(Body):
 
     def push(self, velocity: tuple[float, float, float]) -> None:
         # Joint rates are relative: moving the base alone moves every link alike.
-        twist = self._articulation.data.root_link_vel_w.torch.clone()
+        twist = self._articulation.data.body_link_vel_w.torch[:, self._base].clone()
         twist[0, :3] += torch.tensor(velocity, device=twist.device)
         self._articulation.write_root_link_velocity_to_sim_index(root_velocity=twist)
         self._read_base()
