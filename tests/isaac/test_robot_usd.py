@@ -51,8 +51,12 @@ def test_joints_have_the_limits_and_motors_of_the_robot(robot):
     assert set(joints) == set(robot.joint_names)
     for i, name in enumerate(robot.joint_names):
         prim, joint = joints[name], UsdPhysics.RevoluteJoint(joints[name])
-        assert joint.GetLowerLimitAttr().Get() == pytest.approx(math.degrees(robot.position_lower[i]), rel=1e-6)
-        assert joint.GetUpperLimitAttr().Get() == pytest.approx(math.degrees(robot.position_upper[i]), rel=1e-6)
+        assert joint.GetLowerLimitAttr().Get() == pytest.approx(
+            math.degrees(robot.position_lower[i]), rel=1e-6
+        )
+        assert joint.GetUpperLimitAttr().Get() == pytest.approx(
+            math.degrees(robot.position_upper[i]), rel=1e-6
+        )
         drive = UsdPhysics.DriveAPI(prim, "angular")
         assert drive.GetMaxForceAttr().Get() == pytest.approx(robot.effort_limit[i])
         for attribute in ("physxJoint:armature", "newton:armature"):
@@ -71,7 +75,9 @@ def test_turning_a_joint_of_the_file_moves_the_child_as_in_the_model(robot):
         joint = UsdPhysics.RevoluteJoint(stage.GetPrimAtPath(f"/{robot.name}/joints/{name}"))
         (parent,) = joint.GetBody0Rel().GetTargets()
         (child,) = joint.GetBody1Rel().GetTargets()
-        outer = _pose(data.body(parent.name)) @ _frame(joint.GetLocalPos0Attr().Get(), joint.GetLocalRot0Attr().Get())
+        outer = _pose(data.body(parent.name)) @ _frame(
+            joint.GetLocalPos0Attr().Get(), joint.GetLocalRot0Attr().Get()
+        )
         inner = _frame(joint.GetLocalPos1Attr().Get(), joint.GetLocalRot1Attr().Get())
         turned = outer @ _about_x(angle) @ np.linalg.inv(inner)
         np.testing.assert_allclose(turned, _pose(data.body(child.name)), atol=1e-6, err_msg=name)

@@ -29,7 +29,9 @@ def test_a_short_training_on_ovphysx_beats_the_joint_gains_alone_in_mujoco(tmp_p
     policy = export_run(tmp_path / "run")
     result = evaluate_policy(policy, seed=1, sweep_episodes=20)
     survived, without = result["policy"]["survival"], result["baseline"]["survival"]
-    print(f"pushes of {result['push_half_mps']} m/s in MuJoCo: {survived:.0%} with, {without:.0%} without the policy")
+    print(
+        f"pushes of {result['push_half_mps']} m/s in MuJoCo: {survived:.0%} with, {without:.0%} without the policy"
+    )
     assert survived > without + 0.1
 
 
