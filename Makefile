@@ -23,7 +23,7 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 # What make test-isaac runs: its own tests, and those that hold for every simulator.
-ISAAC_TESTS := tests/isaac $(addprefix src/humanoid_rl_sim/test/,test_simulator_conformance.py test_train_node.py)
+ISAAC_TESTS := tests/isaac $(addprefix src/humanoid_rl_sim/test/,test_simulator_conformance.py test_train_node.py test_bodies.py)
 CLANG_FORMAT := find src -name '*.[ch]pp' -exec $(VENV)/bin/clang-format
 
 .PHONY: help demo test lint format bench build isaac isaac-environment test-isaac lock clean distclean

@@ -15,11 +15,12 @@ from humanoid_rl.launching import security
 from humanoid_rl.launching.hosts import HOSTS, choose_host, host_actions
 from humanoid_rl.launching.launch_files import confined_to_this_machine, refuse_unknown_arguments
 from humanoid_rl.launching.preflight import check_domain_free, check_domain_number, check_policy, find_policy
-from humanoid_rl.launching.supervised_node import supervised_node
+from humanoid_rl.launching.supervised_node import isaac_runner, supervised_node
 from humanoid_rl.launching.viewing import VIEWERS, choose_viewer, viewer_actions
 from humanoid_rl.real_robot.launch_actions import after_preflight, check_real_arguments, confined_to_robot
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.real_time import RealTime
+from humanoid_rl_sim.twin.bodies import ENGINES
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 
@@ -27,10 +28,18 @@ from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEn
 SINKING_TIME = 2.0
 # The faster loop goes first: 500 Hz host and twin, 50 Hz policy. The host is what keeps the robot safe.
 TWIN_PRIORITY, POLICY_PRIORITY = 25, 20  # the host: hosts.HOST_PRIORITY
+# Seconds between SIGINT and SIGTERM: Isaac Lab cannot be stopped while it loads, and has files to remove afterwards.
+TWIN_PATIENCE, ISAAC_PATIENCE = 5.0, 30.0
 BOOLEAN = ["true", "false"]
 ARGUMENTS = [
     DeclareLaunchArgument(
         "robot", default_value="sim", choices=["sim", "real"], description="The simulated robot or a G1."
+    ),
+    DeclareLaunchArgument(
+        "sim", default_value="mujoco", choices=["mujoco", "isaac"], description="Physics of the simulated robot."
+    ),
+    DeclareLaunchArgument(
+        "engine", default_value="", choices=["", *ENGINES], description="Engine of sim:=isaac; empty: ovphysx."
     ),
     DeclareLaunchArgument("model", default_value="g1", description="Robot description (config/robot)."),
     DeclareLaunchArgument("variant", default_value="rev_1_0", description="Variant of the description."),
@@ -90,6 +99,10 @@ def refuse_unavailable(context: LaunchContext) -> None:
     """What this version cannot do is said first, in one line."""
     chosen = context.launch_configurations
     check_real_arguments(chosen)
+    if chosen["engine"] and chosen["sim"] != "isaac":
+        raise UserError(f"engine:={chosen['engine']} goes with sim:=isaac")
+    if chosen["sim"] == "isaac":
+        isaac_runner()
     security.check_arguments(chosen)
     for name in ("host_cpu", "policy_cpu"):
         processor(chosen, name)
@@ -130,12 +143,19 @@ def bring_up(context: LaunchContext) -> list[Any]:
     robot = {"robot": chosen["model"], "variant": chosen["variant"]}
     real = chosen["robot"] == "real"
     auto_start = not real and chosen["auto_start"] != "false"
+    in_isaac = chosen["sim"] == "isaac"
     twin = supervised_node(
         "humanoid_rl_sim",
         "robot_twin",
-        parameters={**robot, "start": chosen["start"]},
+        parameters={
+            **robot,
+            "start": chosen["start"],
+            "simulator": f"isaac:{chosen['engine'] or ENGINES[0]}" if in_isaac else "mujoco",
+        },
         environment=security.secured(chosen, "robot_twin"),
         priority=TWIN_PRIORITY,
+        in_isaac=in_isaac,
+        patience=ISAAC_PATIENCE if in_isaac else TWIN_PATIENCE,
     )
     nodes = [
         LogInfo(msg=f"policy {contract.name}: {policy}"),

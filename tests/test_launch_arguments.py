@@ -19,7 +19,7 @@ DECLARED = {
     },
     "deploy": {
         "robot", "model", "variant", "policy", "host", "viewer", "port", "domain", "interface", "confirm", "start",
-        "auto_start", "provider", "rt", "host_cpu", "policy_cpu", "security", "keystore",
+        "auto_start", "provider", "rt", "host_cpu", "policy_cpu", "security", "keystore", "sim", "engine",
     },
     "view": {"viewer", "model", "variant", "port", "domain"},
     "host": {"host", "model", "variant", "policy_period", "domain"},
@@ -57,6 +57,8 @@ REFUSED_BY_THE_FILE = [
     ("deploy", ["robot:=real", "interface:=lo", "policy:=nowhere"], "no policy 'nowhere'"),
     ("deploy", ["interface:=eth0"], "goes with robot:=real"),
     ("deploy", ["confirm:=hanging"], "goes with robot:=real"),
+    ("deploy", ["robot:=real", "interface:=lo", "sim:=isaac"], "choose the physics of robot:=sim"),
+    ("deploy", ["engine:=newton"], "engine:=newton goes with sim:=isaac"),
     ("deploy", ["security:=true", "robot:=real", "interface:=lo", "confirm:=hanging"], "keep others off"),
     ("deploy", ["security:=true", "host:=ros2_control"], "has no enclave for host:=ros2_control"),
     ("deploy", ["host_cpu:=4096"], "expected 0 to "),

@@ -105,6 +105,22 @@ def test_a_quiet_robot_touches_nothing_of_itself_and_overflows_nothing(make, col
     assert simulator.overflows is overflows and overflows.device == simulator.device
 
 
+def test_base_velocity_is_that_of_the_base_position(make):
+    """Of a robot that tumbles, whose centre of mass moves otherwise."""
+    simulator = make()
+    initial = initial_state(simulator, height=2.0)
+    initial.base_ang_vel[:, 1] = 8.0
+    simulator.reset(everything(simulator), initial)
+    simulator.set_joint_target(initial.joint_pos)
+    run(simulator, 10 * TIMESTEP)
+    state = simulator.state
+    for _ in range(3):
+        before, velocity = state.base_pos.clone(), state.base_lin_vel.clone()
+        run(simulator, TIMESTEP)
+        moved = (state.base_pos - before) / TIMESTEP
+        torch.testing.assert_close(moved, 0.5 * (velocity + state.base_lin_vel), atol=0.1, rtol=0)
+
+
 def test_free_fall_follows_gravity(make):
     simulator = make()
     simulator.reset(everything(simulator), initial_state(simulator, height=2.0))

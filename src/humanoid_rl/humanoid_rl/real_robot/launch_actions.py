@@ -58,6 +58,8 @@ def check_real_arguments(chosen: Mapping[str, str]) -> None:
         raise UserError(
             f"start:={chosen['start']} places the simulated robot; a real one hangs where it hangs"
         )
+    if chosen["sim"] != "mujoco" or chosen["engine"]:
+        raise UserError("sim:= and engine:= choose the physics of robot:=sim; a real robot has its own")
     check_middleware(os.environ)
 
 

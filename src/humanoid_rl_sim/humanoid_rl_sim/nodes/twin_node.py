@@ -12,6 +12,7 @@ The 500 Hz loop owns the main thread; services run in a second one and take turn
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -44,7 +45,9 @@ from humanoid_rl_core import rotation
 from humanoid_rl_interfaces.srv import InjectFault, Push
 from unitree_hg.msg import LowCmd, LowState
 
-from ..twin.virtual_g1 import COMMAND_TIMEOUT, CYCLE, VirtualG1
+from ..twin.bodies import make_body
+from ..twin.body import CYCLE
+from ..twin.virtual_g1 import COMMAND_TIMEOUT, VirtualG1
 
 LOCALHOST_HINT = "set ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST, or allow_network:=true if no robot is in reach"
 LISTEN_TIME = 3.5
@@ -74,8 +77,12 @@ class TwinParameters:
     until a controller holds it."""
     auto_lower: bool = True
     """Lower the hoist without a person once a controller holds the robot; see `VirtualG1`."""
-    timestep: float = CYCLE
-    """s, physics."""
+    simulator: str = "mujoco"
+    """What steps the robot: one of `bodies.SIMULATORS`."""
+    timestep: float = 0.0
+    """s, physics; 0: the simulator's own choice."""
+    device: str = ""
+    """Of Isaac Lab's physics, as torch names it; empty: the engine's own choice."""
     seed: int = 0
     """Of the sensor noise."""
     sensor_noise: float = 1.0
@@ -417,14 +424,19 @@ def run(arguments: Sequence[str], stop: threading.Event) -> None:
         raise
     joined = time.monotonic()
     executor = SingleThreadedExecutor(context=context)
+    made = contextlib.ExitStack()
     spinner = threading.Thread(target=_spin, args=(executor,), name="services", daemon=True)
     try:
         parameters = node.parameters
         check_network(environment, parameters.allow_network)
         mujoco.set_mju_user_warning(lambda text: node.get_logger().error(f"physics: {text}"))
+        robot = load_robot(parameters.robot, parameters.variant)
+        body = made.enter_context(
+            contextlib.closing(make_body(parameters.simulator, robot, parameters.timestep, parameters.device))
+        )
         twin = VirtualG1(
-            load_robot(parameters.robot, parameters.variant),
-            timestep=parameters.timestep,
+            robot,
+            body=body,
             start=parameters.start,  # type: ignore[arg-type]  # checked by VirtualG1
             auto_lower=parameters.auto_lower,
             seed=parameters.seed,
@@ -447,11 +459,14 @@ def run(arguments: Sequence[str], stop: threading.Event) -> None:
             f"virtual {twin.robot.name} {twin.robot.variant}, mode_machine {twin.mode_machine}, "
             f"{twin.start}, ROS domain {_domain()}"
         )
+        if body.timestep > CYCLE:
+            node.get_logger().info(f"{parameters.simulator}: physics at {1e3 * body.timestep:g} ms")
         node.run_until(stop)
     finally:
         executor.shutdown(timeout_sec=1.0)
         if spinner.is_alive():
             spinner.join(timeout=1.0)
         mujoco.set_mju_user_warning(None)
+        made.close()
         node.destroy_node()
         context.try_shutdown()

@@ -3,27 +3,18 @@
 Here and nowhere else are Isaac Lab's conventions turned into the contract's: quaternions (x, y, z, w) into
 (w, x, y, z), the world that all robots share into one for each, bodies in the engine's order into names.
 
-One simulation exists in a process at a time, as Isaac Lab has it: `close` one before making the next.
+One simulation exists in a process at a time (`isaac_session.py`): `close` one before making the next.
 """
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from pathlib import Path
-from typing import Any
 
-import isaaclab.sim as sim_utils
 import numpy as np
 import torch
-import warp as wp
-from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.robot import Gains, RobotModel
-from isaaclab.app import launch_simulation
 from isaaclab.assets import Articulation
-from isaaclab.scene import InteractiveScene
 from isaaclab.sensors import ContactSensor
-from isaaclab.utils import instantiate
 from isaaclab.utils.warp.proxy_array import ProxyArray
 
 from humanoid_rl_sim.simulators.contract import (
@@ -35,12 +26,8 @@ from humanoid_rl_sim.simulators.contract import (
 )
 from humanoid_rl_sim.simulators.height_field import HeightField
 from humanoid_rl_sim.simulators.isaac_friction import friction_setter
-from humanoid_rl_sim.simulators.isaac_scene import (
-    ENGINES,
-    contact_sensor,
-    scene_configuration,
-    touching_links,
-)
+from humanoid_rl_sim.simulators.isaac_scene import contact_sensor, touching_links
+from humanoid_rl_sim.simulators.isaac_session import choose_device, open_session
 from humanoid_rl_sim.simulators.mujoco_model import add_sole_sites, build_mujoco_spec
 from humanoid_rl_sim.simulators.quaternion import rotate
 
@@ -78,40 +65,26 @@ class IsaacSimulator(Simulator):
         height_field: HeightField | None = None,
         headless: bool = True,
     ) -> None:
-        if engine not in ENGINES:
-            raise UserError(
-                f"unknown engine '{engine}'{nearest(engine, ENGINES)}; engines: {', '.join(ENGINES)}"
-            )
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError(f"device {device}: torch finds no CUDA GPU; use device cpu")
-        if sim_utils.SimulationContext.instance() is not None:
-            raise UserError("simulator isaac: another simulation is open in this process; close it first")
-        here = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-        device = here if device in ("", "cuda") else device
+        device = choose_device(device)
         self.robot, self.num_envs, self.timestep = robot, num_envs, timestep
         self.height_field, self.engine, self.collision = height_field, engine, collision
         self.device = torch.device(device)
-        _without_pinned_memory()
-        choice = ENGINES[engine]
+        links = touching_links(robot, collision)
         with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="humanoid_rl_isaac_")))
-            physics = choice.physics(height_field is not None)
-            launcher = {"device": device, "headless": headless, "visualizer": [] if headless else None}
-            stack.enter_context(launch_simulation(physics, launcher))
-            configuration = sim_utils.SimulationCfg(
-                dt=timestep, device=device, physics=physics, save_logs_to_file=False
+            self._context, self._scene = open_session(
+                stack,
+                robot,
+                num_envs,
+                engine=engine,
+                timestep=timestep,
+                device=device,
+                collision=collision,
+                sensed_links=links,
+                height_field=height_field,
+                headless=headless,
             )
-            self._context = sim_utils.SimulationContext(configuration)
-            stack.callback(sim_utils.SimulationContext.clear_instance)
-            scene_cfg = scene_configuration(
-                robot, num_envs, choice, folder, collision=collision, height_field=height_field
-            )
-            self._scene: InteractiveScene = instantiate(scene_cfg)
-            self._context.reset()
             self._robot: Articulation = self._scene["robot"]
-            self._sensors: list[ContactSensor] = [
-                self._scene[contact_sensor(link)] for link in touching_links(robot, collision)
-            ]
+            self._sensors: list[ContactSensor] = [self._scene[contact_sensor(link)] for link in links]
             self._set_up()
             self._resources = stack.pop_all()
 
@@ -121,7 +94,7 @@ class IsaacSimulator(Simulator):
         names = articulation.body_names
         self._origins = self._scene.env_origins.to(self.device)
         self._foot_bodies = [names.index(link) for link in robot.foot_links]
-        self._torso = names.index(TORSO)
+        self._base, self._torso = names.index(robot.base_link), names.index(TORSO)
         spec = build_mujoco_spec(robot, timestep=self.timestep, height_field=self.height_field)
         sites = add_sole_sites(spec, robot)
         self._soles = self._tensor(np.array([spec.site(site).pos for site in sites]))
@@ -203,7 +176,8 @@ class IsaacSimulator(Simulator):
         state.joint_vel[rows] = data.joint_vel.torch[rows]
         state.base_pos[rows] = data.root_link_pos_w.torch[rows] - self._origins[rows]
         state.base_quat[rows] = state.imu_quat[rows] = _scalar_first(data.root_link_quat_w.torch[rows])
-        state.base_lin_vel[rows] = data.root_link_lin_vel_w.torch[rows]
+        # Not root_link_lin_vel_w: on OVPhysX that is the velocity of the base's centre of mass.
+        state.base_lin_vel[rows] = data.body_link_lin_vel_w.torch[rows, self._base]
         # The IMU is fixed to the base without rotation.
         state.base_ang_vel[rows] = state.imu_gyro[rows] = data.root_link_ang_vel_b.torch[rows]
         position, quat = data.body_link_pos_w.torch[rows], data.body_link_quat_w.torch[rows]
@@ -249,7 +223,7 @@ class IsaacSimulator(Simulator):
         rows = mask.nonzero().squeeze(-1)
         if rows.numel() == 0:
             return
-        twist = self._robot.data.root_link_vel_w.torch[rows].clone()
+        twist = self._robot.data.body_link_vel_w.torch[rows, self._base]
         twist[:, :3] += delta[rows]
         self._robot.write_root_link_velocity_to_sim_index(root_velocity=twist, env_ids=rows.to(torch.int32))
 
@@ -292,11 +266,3 @@ def _tracked(force: ProxyArray | None) -> torch.Tensor:
 def _scalar_first(quat: torch.Tensor) -> torch.Tensor:
     """(x, y, z, w) -> (w, x, y, z)."""
     return torch.cat((quat[..., 3:], quat[..., :3]), -1)
-
-
-def _without_pinned_memory() -> None:
-    """Warp's pinned allocator needs CUDA, and OVPhysX asks for it on the CPU too."""
-    wp.init()
-    if not wp.is_cuda_available():
-        cpu: Any = wp.get_device("cpu")
-        cpu.pinned_allocator = cpu.default_allocator

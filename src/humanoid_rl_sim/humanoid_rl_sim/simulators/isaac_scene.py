@@ -7,7 +7,7 @@ environments share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,8 +109,9 @@ def scene_configuration(
     *,
     collision: Collision,
     height_field: HeightField | None,
+    sensed_links: Sequence[str],
 ) -> SceneCfg:
-    """Ground, robots, contact sensors and IMU; writes the USD files they come from into `folder`.
+    """Ground, robots, the contact sensors of some links, and IMU; writes the USD files they come from into `folder`.
 
     Joints are in motor order. Armature, effort limits and the stiff gains are the robot model's; velocity is not
     limited, as in the other simulators.
@@ -145,9 +146,9 @@ def scene_configuration(
             joint_ordering=robot.joint_names,
             actuators={"motors": motors},
         ),
-        imu=ImuCfg(prim_path=f"{ROBOT}/{robot.base_link}"),
+        imu=ImuCfg(prim_path=f"{ROBOT}/{robot.base_link}", offset=ImuCfg.OffsetCfg(pos=imu_position(robot))),
     )
-    for link in touching_links(robot, collision):
+    for link in sensed_links:
         sensor = ContactSensorCfg(prim_path=f"{ROBOT}/{link}", track_friction_forces=True)
         if collision != "feet":
             setattr(sensor, engine.ground_filter, [f"{GROUND}/shape"])
@@ -162,6 +163,12 @@ def touching_links(robot: RobotModel, collision: Collision) -> tuple[str, ...]:
     model = build_mujoco_spec(robot, collision=collision).compile()
     links = (model.body(int(body)).name for body in np.unique(model.geom_bodyid))
     return *robot.foot_links, *(link for link in links if link not in ("world", *robot.foot_links))
+
+
+def imu_position(robot: RobotModel) -> tuple[float, float, float]:
+    """m, of the IMU in the frame of the base, to which it is fixed without rotation."""
+    x, y, z = build_mujoco_spec(robot).compile().site(robot.imu_link).pos.tolist()
+    return x, y, z
 
 
 def contact_sensor(link: str) -> str:

@@ -1,4 +1,4 @@
-"""A G1 in MuJoCo that speaks the robot's wire protocol: LowCmd bytes in, LowState bytes out, every 2 ms.
+"""A simulated G1 that speaks the robot's wire protocol: LowCmd bytes in, LowState bytes out, every 2 ms.
 
 What is the robot's own and known: message layout and CRC, motor order, PD with effort limits, mode_machine
 echo, the IMU's frame and quaternion order, millisecond tick.
@@ -17,34 +17,23 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
-import mujoco
 import numpy as np
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import RobotModel
-from numpy.typing import NDArray
 
 from humanoid_rl_core import unitree_hg_wire as wire
 
-from ..simulators.mujoco_model import (
-    FLOOR,
-    FOOT_CONTACT_SENSORS,
-    IMU_SENSORS,
-    build_mujoco_spec,
-    joint_qpos_address,
-    joint_qvel_address,
-    sensor_slice,
-)
+from .body import CYCLE, BaseState, Body, Floats, FootContact
 from .faults import FAULTS, Fault, parse_fault
-from .hoist import Hoist
+from .mujoco_body import MujocoBody
 
-Floats = NDArray[np.float64]
+if TYPE_CHECKING:
+    import mujoco
+
 Start = Literal["hoisted", "standing"]
 
-CYCLE = 0.002
-"""s, one LowState and at most one LowCmd: the robot's 500 Hz."""
 COMMAND_TIMEOUT = 0.1
 """s; assumption, see the module's docstring. Twice the 50 ms after which a host gives up a silent robot."""
 HOIST_CLEARANCE = 0.03
@@ -87,42 +76,6 @@ REJECTIONS = ("size", "crc", "mode_machine", "mode_pr", "non_finite")
 """Why a LowCmd is ignored."""
 
 
-_DIVERGED = tuple(
-    int(kind)
-    for kind in (
-        mujoco.mjtWarning.mjWARN_BADQPOS,
-        mujoco.mjtWarning.mjWARN_BADQVEL,
-        mujoco.mjtWarning.mjWARN_BADQACC,
-    )
-)
-
-
-@dataclass(frozen=True, slots=True)
-class FootContact:
-    """What one sole feels."""
-
-    link: str
-    touching: bool
-    position: Floats
-    """[3] m, origin of the foot link, world."""
-    force: Floats
-    """[3] N, ground on foot, world."""
-
-
-@dataclass(frozen=True, slots=True)
-class BaseState:
-    """Ground truth of the floating base."""
-
-    position: Floats
-    """[3] m, world."""
-    quaternion: Floats
-    """[4] w, x, y, z: world from base."""
-    linear_velocity: Floats
-    """[3] m/s, of the base frame's origin, world."""
-    angular_velocity: Floats
-    """[3] rad/s, base frame."""
-
-
 def heat(winding: Floats, casing: Floats, squared_load: Floats, seconds: float) -> tuple[Floats, Floats]:
     """Temperatures ``seconds`` later: two bodies in a row, copper losses proportional to torque squared.
 
@@ -138,7 +91,7 @@ def heat(winding: Floats, casing: Floats, squared_load: Floats, seconds: float) 
 
 
 class VirtualG1:
-    """Physics, firmware and crane of one robot.
+    """Firmware and crane of one robot around its body, which is MuJoCo's unless another is given.
 
     ``start="hoisted"`` hangs it from the crane with straight legs and free feet, motors braking, as a real
     one is brought up. ``start="standing"`` hangs it in the default pose with its soles just on the floor.
@@ -153,6 +106,7 @@ class VirtualG1:
         robot: RobotModel,
         *,
         timestep: float = CYCLE,
+        body: Body | None = None,
         start: Start = "hoisted",
         auto_lower: bool = True,
         seed: int = 0,
@@ -161,15 +115,14 @@ class VirtualG1:
         command_timeout: float = COMMAND_TIMEOUT,
     ) -> None:
         """
-        :param timestep: s, of the physics; `CYCLE` must be a multiple.
+        :param timestep: s, of MuJoCo's physics; `CYCLE` must be a multiple.
+        :param body: steps in MuJoCo's place. One whose step takes several cycles is stepped in the last of them;
+            until then LowState says again what is known.
         :param sensor_noise: factor on `NOISE`; 0 for exact sensors.
         :param mode_machine: reported and demanded in commands; default: the robot description's first.
         :param command_timeout: s without a valid LowCmd after which the motors brake.
         :raises UserError: a value that makes no sense, in one line.
         """
-        substeps = round(CYCLE / timestep) if timestep > 0.0 else 0
-        if substeps < 1 or not math.isclose(substeps * timestep, CYCLE):
-            raise UserError(f"timestep: must divide the cycle of {CYCLE:g} s, {timestep:g} s does not")
         if start not in get_args(Start):
             raise UserError(f"start: '{start}' is neither {' nor '.join(get_args(Start))}")
         if not (math.isfinite(sensor_noise) and sensor_noise >= 0.0):
@@ -181,6 +134,7 @@ class VirtualG1:
             raise UserError(f"mode_machine: must fit a byte, {machine} does not")
 
         self.robot = robot
+        self.body: Body = MujocoBody(robot, timestep) if body is None else body
         self.mode_machine = machine
         self.start = start
         self.auto_lower = auto_lower
@@ -193,36 +147,17 @@ class VirtualG1:
         """LowCmd ignored since power-on, by reason."""
         self.diverged = 0
         """Times the physics blew up and the robot was put back to its start."""
-        self._substeps = substeps
+        self._substeps = max(round(CYCLE / self.body.timestep), 1)
+        self._stride = max(round(self.body.timestep / CYCLE), 1)
+        self._until_step = self._stride
         self._cycles = 0
         self._noise = sensor_noise
         self._rng = np.random.default_rng(seed)
 
-        spec = build_mujoco_spec(robot, timestep=timestep, collision="full")
-        for joint in robot.joint_names:
-            # Closed by the fault "stuck_joint" at the joint's angle of that moment.
-            spec.add_equality(
-                name=f"stuck_{joint}",
-                type=mujoco.mjtEq.mjEQ_JOINT,
-                objtype=mujoco.mjtObj.mjOBJ_JOINT,
-                name1=joint,
-                active=False,
-                solref=[2.0 * timestep, 1.0],
-                solimp=[0.99, 0.999, 0.001, 0.5, 2.0],
-            )
-        self.model: mujoco.MjModel = spec.compile()
-        self.data = mujoco.MjData(self.model)
-        self._warnings = self.data.warning
-        model, n = self.model, robot.joint_count
+        n = robot.joint_count
         self._n = n
-        self._qpos_address = joint_qpos_address(model, robot)
-        self._qvel_address = joint_qvel_address(model, robot)
-        self._stuck = np.array([model.equality(f"stuck_{joint}").id for joint in robot.joint_names])
-        self._base = model.body(robot.base_link).id
-        self._feet = tuple(model.body(link).id for link in robot.foot_links)
-        self._gyro, self._accel, self._quat = map(self._sensor, IMU_SENSORS)
-        self._contact = tuple(map(self._sensor, FOOT_CONTACT_SENSORS))
-        self._bias = model.actuator_biasprm
+        self._nothing = np.zeros(n)
+        self._brake_gain = np.full(n, float(wire.DAMPING_KD))
         self._squared_load = np.zeros(n)
         self.winding_temperature: Floats = np.full(n, AMBIENT_TEMPERATURE)
         """[n] degrees Celsius"""
@@ -254,8 +189,8 @@ class VirtualG1:
         self._out["vol"][:] = BATTERY_VOLTAGE
         self._record["imu_state"]["temperature"] = 40
 
-        self._hanging_height = self._sole_depth() + HOIST_CLEARANCE
-        self._crane = Hoist(model, self._base, self._hanging_height)
+        self._hanging_height = self.body.sole_depth(self._hanging_pose()) + HOIST_CLEARANCE
+        self._crane = self.body.rope(self._hanging_height)
         self.reset()
 
     # --- what a user can do to it ---
@@ -263,13 +198,10 @@ class VirtualG1:
     def reset(self) -> None:
         """Puts the robot back to its start: pose, crane, cold motors, no fault. Time and counters run on."""
         self.clear_faults()
-        mujoco.mj_resetData(self.model, self.data)
         hoisted = self.start == "hoisted"
-        qpos = self.data.qpos
         height = self._hanging_height if hoisted else self.robot.default_base_height
-        qpos[0:3] = (0.0, 0.0, height)
-        qpos[3:7] = (1.0, 0.0, 0.0, 0.0)
-        qpos[self._qpos_address] = self._hanging_pose() if hoisted else self.robot.default_position
+        self.body.reset(height, self._hanging_pose() if hoisted else self.robot.default_position)
+        self._until_step = self._stride
         self._last_command = -math.inf
         self._brake()
         self._lower_by_itself = self.auto_lower
@@ -277,8 +209,7 @@ class VirtualG1:
         self.winding_temperature[:] = self.casing_temperature[:] = AMBIENT_TEMPERATURE
         self._squared_load[:] = 0.0
         self._patience = PATIENCE if hoisted else STANDING_PATIENCE
-        mujoco.mj_forward(self.model, self.data)
-        self._crane.hang(self.data, height)
+        self._crane.hang(self.body.hung, height)
 
     def push(self, velocity: tuple[float, float, float]) -> None:
         """Adds a velocity (m/s, world frame) to the whole robot at once.
@@ -292,13 +223,12 @@ class VirtualG1:
         speed = math.hypot(*velocity)
         if speed > STRONGEST_PUSH:
             raise UserError(f"push: {speed:.3g} m/s is more than {STRONGEST_PUSH:g} m/s")
-        # Joint rates are relative: moving the floating base alone moves every link alike.
-        self.data.qvel[0:3] += velocity
+        self.body.push(velocity)
 
     def hoist(self, raised: bool) -> str:
         """Pulls the robot up, or lets it down and takes the rope off. Returns what it is doing now."""
         if raised:
-            self._crane.lift(self.data)
+            self._crane.lift(self.body.hung)
             # Up by hand stays up: the controller that holds the robot now would lower it again at once.
             self._lower_by_itself = False
         else:
@@ -319,9 +249,7 @@ class VirtualG1:
         self._end_fault(name)
         self._faults[name] = fault
         if name == "stuck_joint":
-            constraint = self._stuck[fault.joint]
-            self.model.eq_data[constraint, 0] = self.data.qpos[self._qpos_address[fault.joint]]
-            self.data.eq_active[constraint] = 1
+            self.body.lock(fault.joint)
         until = f"for {duration:g} s" if duration else "until cleared"
         where = f" at {joint}" if joint else ""
         return f"{name}{where} {until}: {FAULTS[name]}"
@@ -341,7 +269,7 @@ class VirtualG1:
         if fault is None:
             return
         if name == "stuck_joint":
-            self.data.eq_active[self._stuck[fault.joint]] = 0
+            self.body.unlock(fault.joint)
         elif name == "freeze_state":
             self._frozen = None
         elif name == "delay_state":
@@ -363,28 +291,33 @@ class VirtualG1:
 
     def base_state(self) -> BaseState:
         """A copy of the ground truth of the base."""
-        qpos, qvel = self.data.qpos, self.data.qvel
-        return BaseState(qpos[0:3].copy(), qpos[3:7].copy(), qvel[0:3].copy(), qvel[3:6].copy())
+        return self.body.base_state()
 
     def joint_pos(self) -> Floats:
         """[n] rad, motor order, exact."""
-        return self.data.qpos[self._qpos_address]
+        return self.body.joint_pos()
 
     def joint_vel(self) -> Floats:
         """[n] rad/s, motor order, exact."""
-        return self.data.qvel[self._qvel_address]
+        return self.body.joint_vel()
 
     def joint_effort(self) -> Floats:
         """[n] Nm, what the motors apply."""
-        return self.data.actuator_force.copy()
+        return self.body.joint_effort().copy()
 
     def foot_contacts(self) -> tuple[FootContact, FootContact]:
         """Left and right sole."""
-        left, right = (
-            FootContact(link, bool(sensor[0] > 0.0), self.data.xpos[body].copy(), sensor[1:4].copy())
-            for link, body, sensor in zip(self.robot.foot_links, self._feet, self._contact, strict=True)
-        )
-        return left, right
+        return self.body.foot_contacts()
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        """Of a robot in MuJoCo."""
+        return cast(MujocoBody, self.body).model
+
+    @property
+    def data(self) -> mujoco.MjData:
+        """Of a robot in MuJoCo."""
+        return cast(MujocoBody, self.body).data
 
     # --- the wire ---
 
@@ -403,9 +336,7 @@ class VirtualG1:
         kp = np.where(enabled, motors["kp"], 0.0)
         kd = np.where(enabled, motors["kd"], 0.0)
         q = motors["q"].astype(np.float64)
-        self._bias[:, 1] = -kp
-        self._bias[:, 2] = -kd
-        self.data.ctrl[:] = kp * q + kd * motors["dq"] + np.where(enabled, motors["tau"], 0.0)
+        self.body.drive(q, motors["dq"], np.where(enabled, motors["tau"], 0.0), kp, kd)
         self._target = q
         self._stiff = bool((kp > 0.0).all())
         self._last_command = self.time
@@ -444,23 +375,25 @@ class VirtualG1:
         return self._low_state()
 
     def _brake(self) -> None:
-        self._bias[:, 1] = 0.0
-        self._bias[:, 2] = -wire.DAMPING_KD
-        self.data.ctrl[:] = 0.0
+        nothing = self._nothing
+        self.body.drive(nothing, nothing, nothing, nothing, self._brake_gain)
         self._stiff = False
         self._braking = True
 
     def _step(self) -> None:
-        data = self.data
-        for _ in range(self._substeps):
-            self._crane.apply(data, self.model.opt.timestep, self._stiff)
-            mujoco.mj_step(self.model, data)
-        if any(self._warnings[kind].number for kind in _DIVERGED):
-            # MuJoCo has put the model back to its zero pose; the robot starts anew as its own start has it.
-            self.diverged += 1
-            self.reset()
-            return
-        load = data.actuator_force / self.robot.effort_limit
+        body = self.body
+        self._until_step -= 1
+        if self._until_step == 0:
+            self._until_step = self._stride
+            for _ in range(self._substeps):
+                self._crane.apply(body.hung, body.timestep, self._stiff)
+                body.step()
+            if body.diverged:
+                # The robot starts anew as its own start has it.
+                self.diverged += 1
+                self.reset()
+                return
+        load = body.joint_effort() / self.robot.effort_limit
         self._squared_load += load * load
         if self._cycles % HEAT_CYCLES == 0:
             self.winding_temperature, self.casing_temperature = heat(
@@ -481,7 +414,7 @@ class VirtualG1:
         if self._stiff_since == math.inf:
             self._stiff_since = now
         moved = np.abs(self._target - self._still_target).max() > HELD_MOTION
-        fast = np.abs(self.data.qvel[self._qvel_address]).max() > HELD_SPEED
+        fast = np.abs(self.body.joint_vel()).max() > HELD_SPEED
         if self._still_since == math.inf or moved or fast:
             self._still_since = now
             self._still_target[:] = self._target
@@ -507,10 +440,10 @@ class VirtualG1:
         return message
 
     def _measure(self) -> bytes:
-        record, data, out, imu = self._record, self.data, self._out, self._out_imu
-        q = data.qpos[self._qpos_address]
-        dq = data.qvel[self._qvel_address]
-        gyro, accel, quat = self._gyro, self._accel, self._quat
+        record, body, out, imu = self._record, self.body, self._out, self._out_imu
+        q = body.joint_pos()
+        dq = body.joint_vel()
+        gyro, accel, quat = body.imu()
         if self._noise:
             n, scale = self._n, self._noise
             noise = self._rng.standard_normal(2 * n + 9)
@@ -519,10 +452,10 @@ class VirtualG1:
             gyro = gyro + (scale * NOISE["gyro"]) * noise[-9:-6]
             accel = accel + (scale * NOISE["accel"]) * noise[-6:-3]
             quat = _tilted(quat, (0.5 * scale * NOISE["attitude"]) * noise[-3:])
-        out["ddq"][:] = data.qacc[self._qvel_address]
+        out["ddq"][:] = body.joint_acc()
         out["q"][:] = q
         out["dq"][:] = dq
-        out["tau_est"][:] = data.actuator_force
+        out["tau_est"][:] = body.joint_effort()
         temperature = out["temperature"]
         temperature[:, 0] = np.rint(self.casing_temperature)
         temperature[:, 1] = np.rint(self.winding_temperature)
@@ -548,28 +481,9 @@ class VirtualG1:
 
     # --- construction ---
 
-    def _sensor(self, name: str) -> Floats:
-        """A live view of one sensor's readings."""
-        return self.data.sensordata[sensor_slice(self.model, name)]
-
     def _hanging_pose(self) -> Floats:
         """[n] rad: every joint at zero, or at the limit next to it."""
         return np.clip(np.zeros(self._n), self.robot.position_lower, self.robot.position_upper)
-
-    def _sole_depth(self) -> float:
-        """m from the base frame down to the lowest point of the hanging robot."""
-        model, data = self.model, self.data
-        data.qpos[0:7] = (0.0, 0.0, 2.0, 1.0, 0.0, 0.0, 0.0)
-        data.qpos[self._qpos_address] = self._hanging_pose()
-        mujoco.mj_kinematics(model, data)
-        floor = model.geom(FLOOR).id
-        line = np.zeros(6)
-        gap = min(
-            mujoco.mj_geomDistance(model, data, floor, geom, 3.0, line)
-            for geom in range(model.ngeom)
-            if model.geom_bodyid[geom] in self._feet and model.geom_contype[geom]
-        )
-        return 2.0 - float(gap)
 
 
 def _tilted(quat: Floats, half_angle: Floats) -> Floats:
