@@ -77,6 +77,29 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--checkpoint", type=Path, help="checkpoint .zip (default: the run's best)")
     export.add_argument("--output", type=Path, help="ONNX file (default: policy.onnx of the run)")
 
+    imported = command(
+        "import", "Make a policy that another stack exported into one of this project; nothing is guessed."
+    )
+    imported.add_argument("file", type=Path, metavar="FILE.onnx", help="the ONNX file of the other stack")
+    imported.add_argument(
+        "--format",
+        default="auto",
+        choices=("auto", "leapp", "mjlab", "unitree_rl_lab"),
+        help="default: from what the files look like",
+    )
+    imported.add_argument(
+        "--config", type=Path, metavar="FILE.yaml", help="LEAPP's YAML or unitree_rl_lab's deploy.yaml"
+    )
+    imported.add_argument("--output", type=Path, required=True, metavar="OUT.onnx", help="file to write")
+    imported.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what the files leave open; without it the refusal lists every key (docs/import_a_policy.md)",
+    )
+
     evaluate = command("evaluate", "Measure a policy in MuJoCo against the same pushes without a policy.")
     which = evaluate.add_mutually_exclusive_group(required=True)
     which.add_argument("--policy", help="ONNX file or a name in policies/")
@@ -187,6 +210,18 @@ def _export(options: argparse.Namespace) -> int:
     return export(options.run, checkpoint=options.checkpoint, output=options.output)
 
 
+def _import(options: argparse.Namespace) -> int:
+    from humanoid_rl.learning_commands import import_foreign
+
+    return import_foreign(
+        options.file,
+        format=options.format,
+        config=options.config,
+        output=options.output,
+        settings=options.settings,
+    )
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from humanoid_rl.learning_commands import evaluate
 
@@ -242,6 +277,7 @@ def _demo(options: argparse.Namespace) -> int:
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
     "export": _export,
+    "import": _import,
     "evaluate": _evaluate,
     "deploy": _deploy,
     "view": _view,

@@ -1,4 +1,4 @@
-"""The commands train, export and evaluate: names of the command line on one side, the functions of
+"""The commands train, export, import and evaluate: names of the command line on one side, the functions of
 `humanoid_rl_sim.learning` on the other."""
 
 from __future__ import annotations
@@ -116,6 +116,26 @@ def export(run: str, *, checkpoint: Path | None, output: Path | None) -> int:
     from humanoid_rl_sim.learning.policy_export import export_run
 
     print(export_run(run_dir, output=output, checkpoint=checkpoint))
+    return 0
+
+
+def import_foreign(
+    path: Path, *, format: str, config: Path | None, output: Path, settings: Sequence[str]
+) -> int:
+    """Import a policy that another stack exported, and say where every value came from. Returns the exit code."""
+    from humanoid_rl_core.foreign.importing import import_policy
+
+    contract = import_policy(path, output, format=format, config=config, settings=settings)
+    record = contract.training.imported
+    assert record is not None
+    by_source: dict[str, list[str]] = {}
+    for key, source in record.sources.items():
+        by_source.setdefault(source, []).append(key)
+    terms = ", ".join(term.name for term in contract.observation)
+    print(f"{record.format}: {len(contract.joint_names)} joints, {contract.history} frames of {terms}")
+    for source, keys in sorted(by_source.items()):
+        print(f"  {source}: {', '.join(keys)}")
+    print(output)
     return 0
 
 

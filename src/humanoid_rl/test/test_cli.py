@@ -7,13 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import foreign_files
 import pytest
 from humanoid_rl.cli import build_parser, parse
 from humanoid_rl.launching.preflight import find_policy
 from humanoid_rl.learning_commands import find_run, new_run_dir, split_items
 from humanoid_rl_core.errors import UserError
+from humanoid_rl_core.robot import load_robot
 
-COMMANDS = ("train", "export", "evaluate", "deploy", "view", "doctor", "launch", "demo")
+COMMANDS = ("train", "export", "import", "evaluate", "deploy", "view", "doctor", "launch", "demo")
 HEAVY = {"torch", "numpy", "rclpy", "launch", "mujoco", "onnxruntime"}
 
 
@@ -86,6 +88,29 @@ def test_task_and_overrides_are_told_apart(
 def test_contradicting_words_are_refused(items: list[str], match: str) -> None:
     with pytest.raises(UserError, match=match):
         split_items(items, None)
+
+
+def _import(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "humanoid_rl", "import", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_import_tells_the_gaps_in_one_line_and_then_where_every_value_came_from(tmp_path: Path) -> None:
+    robot = load_robot()
+    _, content = foreign_files.deploy_yaml(
+        robot, tmp_path / "policy.onnx", {name: {} for name in foreign_files.NAMES["lab"]}
+    )
+    config = foreign_files.write_yaml(tmp_path / "deploy.yaml", content)
+    words = [str(tmp_path / "policy.onnx"), "--config", str(config), "--output", str(tmp_path / "own.onnx")]
+    refused = _import(*words)
+    assert refused.returncode == 2 and refused.stdout == "" and refused.stderr.count("\n") == 1
+    assert all(f" {setting.partition('=')[0]} (" in refused.stderr for setting in foreign_files.SETTINGS)
+    done = _import(*words, *(word for setting in foreign_files.SETTINGS for word in ("--set", setting)))
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *sources, last = done.stdout.splitlines()
+    assert first.startswith("unitree_rl_lab: 29 joints, 1 frames of base_ang_vel, projected_gravity, command")
+    assert any(line.startswith("  --set: effort_limit, mode_machine") for line in sources)
+    assert last == str(tmp_path / "own.onnx") and (tmp_path / "own.onnx").is_file()
 
 
 @pytest.fixture

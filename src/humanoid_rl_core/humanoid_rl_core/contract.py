@@ -55,6 +55,10 @@ _JOINT_VECTORS = (
 _COMMAND_VECTORS = ("command_lower", "command_upper")
 #: The observation term, the graph's input and the contract's field that only policies which see the ground have.
 HEIGHT_SCAN = "height_scan"
+#: What the training record of an imported policy says where nobody knows.
+UNKNOWN = "unknown"
+#: The contract's field that only policies with a memory of their own have.
+MEMORY_SIZE = "memory_size"
 
 _POSITIVE = ("stiffness", "damping", "effort_limit", "velocity_limit")
 
@@ -88,15 +92,33 @@ class ObservationSlice:
 
 
 @dataclass(frozen=True)
+class ImportRecord:
+    """How a policy that another stack exported came here.
+
+    format: which stack's. sha256, config_sha256: of the ONNX file and of the YAML beside it ("" without one).
+    sources: contract field or setting -> where its value came from.
+    """
+
+    format: str
+    sha256: str
+    config_sha256: str
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class TrainingRecord:
-    """Where a policy comes from. metrics: name -> finite number, e.g. evaluation results."""
+    """Where a policy comes from. metrics: name -> finite number, e.g. evaluation results.
+
+    seed and steps are None where an imported policy's files do not tell them; imported: None for our own.
+    """
 
     task: str
     simulator: str
-    seed: int
-    steps: int
+    seed: int | None
+    steps: int | None
     git_revision: str
     metrics: Mapping[str, float]
+    imported: ImportRecord | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +186,8 @@ class PolicyContract:
     golden: Golden
     #: Geometry of the input height_scan; there exactly where the observation has that term.
     height_scan: HeightScan | None = None
+    #: Values at the end of the state that the graph keeps for itself: a clock, another stack's buffers.
+    memory_size: int = 0
 
     def __post_init__(self) -> None:
         for name in _JOINT_VECTORS + _COMMAND_VECTORS:
@@ -213,8 +237,12 @@ class PolicyContract:
             del document[HEIGHT_SCAN]
         else:
             document[HEIGHT_SCAN] = dataclasses.asdict(self.height_scan)
+        if not self.memory_size:
+            del document[MEMORY_SIZE]
         document["observation"] = [dataclasses.asdict(term) for term in self.observation]
-        document["training"] = {**vars(self.training), "metrics": dict(self.training.metrics)}
+        training = {**vars(self.training), "metrics": dict(self.training.metrics)}
+        record = training.pop("imported")
+        document["training"] = training | ({"imported": vars(record)} if record else {})
         document["golden"] = {
             "steps": self.golden.steps,
             "inputs": {name: _to_base64(array) for name, array in self.golden.inputs.items()},
@@ -249,12 +277,13 @@ class PolicyContract:
             if name not in known:
                 raise refusal(name, f"is unknown{nearest(name, known)}")
         for name in known:
-            if name not in document and name != HEIGHT_SCAN:
+            if name not in document and name not in (HEIGHT_SCAN, MEMORY_SIZE):
                 raise refusal(name, "is missing")
 
         values: dict[str, Any] = {}
         for name in ("schema_version", "history", "state_size"):
             values[name] = _integer(name, document[name])
+        values[MEMORY_SIZE] = _integer(MEMORY_SIZE, document.get(MEMORY_SIZE, 0))
         for name in ("name", "robot", "variant", "description_hash"):
             values[name] = _text(name, document[name])
         for name in ("joint_names", "command_names"):
@@ -360,11 +389,13 @@ class PolicyContract:
             raise refusal("observation", "has no terms")
         if self.history < 1:
             raise refusal("history", f"is {self.history}, but must be at least 1")
-        expected = len(self.joint_names) + (self.history - 1) * start
+        if self.memory_size < 0:
+            raise refusal(MEMORY_SIZE, f"is {self.memory_size}, but must not be negative")
+        expected = len(self.joint_names) + (self.history - 1) * start + self.memory_size
         if self.state_size != expected:
             raise refusal(
                 "state_size",
-                f"is {self.state_size}, but joints, observation and history make it {expected}",
+                f"is {self.state_size}, but joints, observation, history and memory make it {expected}",
             )
 
 
@@ -484,6 +515,9 @@ def _check_training(training: TrainingRecord) -> None:
     for name, value in training.metrics.items():
         if not math.isfinite(value):
             raise refusal("training", f"has the metric '{name}', which is not finite")
+    for name in ("seed", "steps"):
+        if getattr(training, name) is None and training.imported is None:
+            raise refusal("training", f"has no {name}, which the record of a policy trained here must have")
 
 
 def _check_golden_shapes(contract: PolicyContract) -> None:
@@ -541,7 +575,8 @@ def _check_golden_arithmetic(contract: PolicyContract) -> None:
     if contract.height_scan is not None:
         clip = contract.height_scan.clip
         values[HEIGHT_SCAN] = np.clip(golden.inputs[HEIGHT_SCAN], -clip, clip)
-    frames = golden.final_state[joints:].reshape(contract.history - 1, contract.frame_size)
+    end = contract.state_size - contract.memory_size
+    frames = golden.final_state[joints:end].reshape(contract.history - 1, contract.frame_size)
     kept = min(len(frames), golden.steps)
     for term in contract.observation:
         expected = term.scale * values[term.name][golden.steps - kept :]

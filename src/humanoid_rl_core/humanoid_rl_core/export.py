@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import os
 import tempfile
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ import onnx
 import torch
 
 from .contract import (
-    HEIGHT_SCAN,
     METADATA_KEY,
     MIN_GOLDEN_STEPS,
     SCHEMA_VERSION,
@@ -28,7 +25,9 @@ from .contract import (
     golden_error,
 )
 from .errors import UserError
+from .golden_inputs import random_inputs
 from .onnx_policy import EXPORT_AGAIN, OnnxPolicy
+from .policy_file import write_checked
 from .policy_graph import PolicyGraph
 from .robot import Gains, RobotModel
 from .typed_yaml import load_dataclass
@@ -102,7 +101,7 @@ def export_policy(
         golden=golden,
         height_scan=frozen.height_scan,
     )
-    _write_checked(path, _to_onnx(frozen, contract), frozen, robot)
+    write_checked(path, _to_onnx(frozen, contract), lambda file: _prove(file, frozen, robot))
     return path
 
 
@@ -129,33 +128,8 @@ def _shortest(tensor: torch.Tensor) -> np.ndarray:
 def _random_inputs(
     graph: PolicyGraph, robot: RobotModel, rng: np.random.Generator, steps: int
 ) -> dict[str, np.ndarray]:
-    """Sensor readings [steps, ...] float32 that reach every part of the graph.
-
-    Joints over their whole range, speeds to a third of their limits, any orientation with a quaternion that
-    is off unit length by a per cent, commands beyond their range, ground beyond the clip of a height scan.
-    """
     lower, upper = graph.command_lower.numpy(), graph.command_upper.numpy()
-    reach = 0.1 + 0.2 * (upper - lower)
-    command = rng.uniform(lower - reach, upper + reach, (steps, len(lower)))
-    # The last two are beyond the range on either side: their frames are the newest of the final state, where
-    # the contract's check can see that the graph clamps at the range the contract names.
-    command[-2:] = lower - reach, upper + reach
-    inputs = {
-        "joint_pos": rng.uniform(robot.position_lower, robot.position_upper, (steps, graph.action_size)),
-        "joint_vel": rng.normal(0.0, robot.velocity_limit / 3.0, (steps, graph.action_size)),
-        "imu_gyro": rng.normal(0.0, 2.0, (steps, 3)),
-        "imu_quat": _random_quaternions(rng, steps),
-        "command": command,
-    }
-    if graph.height_scan is not None:
-        inputs[HEIGHT_SCAN] = rng.normal(0.0, graph.height_scan.clip, (steps, graph.height_scan.size))
-    return {name: values.astype(np.float32) for name, values in inputs.items()}
-
-
-def _random_quaternions(rng: np.random.Generator, steps: int) -> np.ndarray:
-    quaternion = rng.normal(size=(steps, 4))
-    quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
-    return quaternion * rng.uniform(0.99, 1.01, (steps, 1))
+    return random_inputs(robot, lower, upper, rng, steps, graph.height_scan)
 
 
 def _batch_of_one(inputs: Mapping[str, np.ndarray], step: int) -> dict[str, torch.Tensor]:
@@ -214,34 +188,11 @@ def _to_onnx(graph: PolicyGraph, contract: PolicyContract) -> bytes:
     return model.SerializeToString()
 
 
-def _write_checked(path: Path, model: bytes, graph: PolicyGraph, robot: RobotModel) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _prove(path: Path, graph: PolicyGraph, robot: RobotModel) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(model)
-            file.flush()
-            os.fsync(file.fileno())
-        _compare_with_torch(temporary, graph, robot)
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
+        _compare_with_torch(path, graph, robot)
     except UserError as error:
-        line = str(error).replace(str(temporary), str(path)).removesuffix(f"; {EXPORT_AGAIN}")
-        raise UserError(f"not exported: {line}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _sync_directory(folder: Path) -> None:
-    """Make the rename itself last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise UserError(f"not exported: {str(error).removesuffix(f'; {EXPORT_AGAIN}')}") from None
 
 
 def _compare_with_torch(path: Path, graph: PolicyGraph, robot: RobotModel) -> None:

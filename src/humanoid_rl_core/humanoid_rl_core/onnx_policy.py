@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from .contract import HEIGHT_SCAN, METADATA_KEY, TOLERANCE, PolicyContract, check_robot, golden_error
 from .errors import UserError, nearest
+from .policy_file import read_onnx
 
 if TYPE_CHECKING:
     from .robot import RobotModel
@@ -79,7 +80,7 @@ class OnnxPolicy:
 
     def __init__(self, path: str | Path, robot: RobotModel, providers: Sequence[Provider] = (_CPU,)) -> None:
         self.path = Path(path)
-        model = _read_model(self.path)
+        model = read_onnx(self.path)
         try:
             session = _open_session(model, providers)
             self.contract = _read_contract(session)
@@ -226,63 +227,6 @@ def _views(shapes: Mapping[str, tuple[int, int]]) -> tuple[np.ndarray, dict[str,
         views[name] = buffer[start:stop].reshape(rows, columns)
         start = stop
     return buffer, views
-
-
-def _read_model(path: Path) -> bytes:
-    if path.is_dir():
-        raise UserError(f"{path}: is a directory; name the policy's .onnx file")
-    try:
-        model = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such policy file; train one or name another") from None
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
-        ) from None
-    if not model:
-        raise UserError(f"{path}: is empty; copy or export the policy again")
-    complete = _is_whole_protobuf(model)
-    if complete is None:
-        raise UserError(f"{path}: is not an ONNX file; name a policy exported by this project")
-    if not complete:
-        raise UserError(f"{path}: the ONNX file is truncated; copy or export the policy again")
-    return model
-
-
-def _is_whole_protobuf(model: bytes) -> bool | None:
-    """True: the top level of an ONNX file is complete; False: it breaks off; None: it never was one.
-
-    An ONNX file is a protobuf ModelProto, whose writers begin with field 1, ir_version, a varint (tag 0x08).
-    onnxruntime's own message does not tell a broken copy from a foreign file.
-    """
-    if model[0] != 0x08:
-        return None
-    position = 0
-    while position < len(model):
-        tag, position = _varint(model, position)
-        kind = tag & 7
-        if kind == 0:
-            _, position = _varint(model, position)
-        elif kind == 2:
-            length, position = _varint(model, position)
-            position += length
-        else:
-            # A ModelProto has no other kinds at its top level.
-            return None
-    return position == len(model)
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Protobuf varint at position -> (value, position after it); the latter is past the end when cut off."""
-    value = shift = 0
-    while position < len(data):
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        position += 1
-        if byte < 0x80:
-            return value, position
-    return 0, len(data) + 1
 
 
 def _open_session(model: bytes, providers: Sequence[Provider]) -> ort.InferenceSession:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import onnx
 import pytest
-from humanoid_rl_core.contract import PolicyContract, check_robot, golden_error
+from humanoid_rl_core.contract import ImportRecord, PolicyContract, check_robot, golden_error
 from humanoid_rl_core.errors import UserError
 
 
@@ -170,7 +170,7 @@ CORRUPTIONS = {
     "history zero": (put("history", 0), "'history' is 0, but must be at least 1"),
     "state size off": (
         put("state_size", 30),
-        "'state_size' is 30, but joints, observation and history make it 221",
+        "'state_size' is 30, but joints, observation, history and memory make it 221",
     ),
     "training without a seed": (remove("training", "seed"), "'training': missing key 'seed'"),
     "training with an unknown key": (
@@ -223,6 +223,44 @@ CORRUPTIONS = {
         "'golden' contradicts default_position, action_scale or position limits of",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            put("memory_size", 3),
+            "'state_size' is 221, but joints, observation, history and memory make it 224",
+        ),
+        (put("memory_size", -1), "'memory_size' is -1, but must not be negative"),
+        (put("memory_size", "3"), "'memory_size' needs an integer"),
+        (put("training", "seed", None), "'training' has no seed, which the record of a policy trained here"),
+        (put("training", "steps", None), "'training' has no steps"),
+        (put("training", "imported", {"format": "mjlab"}), "missing key 'imported.sha256'"),
+    ],
+)
+def test_what_imported_policies_have_beside_is_checked(text, change, message):
+    document = json.loads(text)
+    change(document)
+    with pytest.raises(UserError) as refused:
+        PolicyContract.from_json(json.dumps(document))
+    assert message in str(refused.value)
+
+
+def test_fields_of_imported_policies_survive_the_way_through_json(text):
+    contract = PolicyContract.from_json(text)
+    golden = dataclasses.replace(
+        contract.golden, final_state=np.append(contract.golden.final_state, np.float32([7.0, -1.0]))
+    )
+    imported = ImportRecord("mjlab", "0" * 64, "", {"stiffness": "metadata"})
+    training = dataclasses.replace(contract.training, seed=None, steps=None, imported=imported)
+    changed = dataclasses.replace(
+        contract, golden=golden, memory_size=2, state_size=contract.state_size + 2, training=training
+    )
+    again = PolicyContract.from_json(changed.to_json())
+    assert (again.memory_size, again.training) == (2, training)
+    np.testing.assert_array_equal(again.golden.final_state, golden.final_state)
+    assert '"memory_size"' not in text and '"imported"' not in text
 
 
 def shorten_golden(document):

@@ -5,9 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import foreign_files
 import numpy as np
 import pytest
 from humanoid_rl_core.errors import UserError
+from humanoid_rl_core.foreign.importing import import_policy
 from humanoid_rl_core.onnx_policy import OnnxPolicy
 from humanoid_rl_core.robot import RobotModel
 from humanoid_rl_inference.controller import Controller
@@ -360,3 +362,32 @@ def test_exported_policy_is_stepped_with_its_own_last_action(
         output = reference.step(s.joint_pos, s.joint_vel, s.imu_gyro, s.imu_quat, np.zeros(3))
     # Blended and filtered for half a second, and yet the policy is where an undisturbed one is.
     np.testing.assert_array_equal(bench.sent[-1].position, output.joint_target)
+
+
+@pytest.mark.parametrize("history", [1, 5])
+def test_imported_policy_runs_as_any_other(
+    robot: RobotModel, safety: SafetyConfig, tmp_path: Path, history: int
+) -> None:
+    """A policy of unitree_rl_lab, imported: stood up, started, commanded, and where its own stack's code has it."""
+    terms = {name: {"history_length": history} for name in foreign_files.NAMES["lab"]}
+    stack, content = foreign_files.deploy_yaml(robot, tmp_path / "policy.onnx", terms)
+    config = foreign_files.write_yaml(tmp_path / "deploy.yaml", content)
+    import_policy(
+        tmp_path / "policy.onnx", tmp_path / "own.onnx", config=config, settings=foreign_files.SETTINGS
+    )
+    bench = Bench(robot, OnnxPolicy(tmp_path / "own.onnx", robot), safety)
+    bench.run()
+    for _ in range(40):
+        bench.tick()
+        s = bench.sensors
+        now = {
+            "joint_pos": s.joint_pos,
+            "joint_vel": s.joint_vel,
+            "imu_gyro": s.imu_gyro,
+            "imu_quat": s.imu_quat,
+        }
+        target, _ = stack.step({**now, "command": np.zeros(3)})
+    assert bench.controller.state is State.RUNNING
+    np.testing.assert_allclose(bench.sent[-1].position, target, atol=2e-5)
+    order = stack.order
+    np.testing.assert_array_equal(bench.sent[-1].stiffness, np.arange(len(order)) + 10.0)

@@ -7,10 +7,14 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import foreign_files
 import numpy as np
 import pytest
 import torch
+from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.export import export_policy
+from humanoid_rl_core.foreign.importing import import_policy
+from humanoid_rl_core.onnx_policy import OnnxPolicy
 from humanoid_rl_core.robot import load_robot
 from humanoid_rl_sim.learning import evaluation
 from humanoid_rl_sim.learning.actor import baseline_graph
@@ -27,6 +31,7 @@ from humanoid_rl_sim.learning.evaluation import (
 )
 from humanoid_rl_sim.tasks.configuration import Range, TaskConfig, load_task
 from humanoid_rl_sim.tasks.environment import Environment, gain_set, make_policy_graph
+from humanoid_rl_sim.tasks.making import make_environment
 from humanoid_rl_sim.tasks.terrain import Severity
 
 STAND = load_task("stand")
@@ -183,6 +188,42 @@ def test_an_exported_policy_is_evaluated_into_a_file_that_holds_everything(tmp_p
     # The policy is the baseline, and has met the same starts and pushes.
     assert result["policy"] == result["baseline"]
     assert all(row["policy"] == row["baseline"] for row in result["sweep"])
+
+
+@pytest.fixture
+def imported_policy(tmp_path):
+    """A policy of mjlab's, imported; gains of 10 to 38 Nm/rad in an order of its own."""
+    robot = load_robot()
+    foreign_files.mjlab_file(robot, tmp_path / "foreign.onnx", foreign_files.mjlab_terms())
+    import_policy(tmp_path / "foreign.onnx", tmp_path / "own.onnx", settings=foreign_files.MJLAB_SETTINGS)
+    return tmp_path / "own.onnx"
+
+
+def test_imported_policy_is_judged_with_its_own_gains(imported_policy, monkeypatch):
+    met = []
+
+    def evaluate_pushes(config, make_actor, **arguments):
+        environment = make_environment(config, "mujoco", 1, seed=0, training=False)
+        make_actor(environment)
+        met.append(environment.simulator._gains)
+        environment.close()
+        return {}
+
+    monkeypatch.setattr(evaluation, "evaluate_pushes", evaluate_pushes)
+    evaluate_policy(imported_policy, task="stand")
+    contract = OnnxPolicy(imported_policy, load_robot()).contract
+    np.testing.assert_array_equal(met[0].stiffness, contract.stiffness)
+    np.testing.assert_array_equal(met[0].damping, contract.damping)
+
+
+def test_imported_policy_is_judged_in_the_task_and_at_the_period_it_was_made_for(imported_policy, tmp_path):
+    with pytest.raises(UserError, match="does not tell its task; name one with --task"):
+        evaluate_policy(imported_policy)
+    settings = [s for s in foreign_files.MJLAB_SETTINGS if not s.startswith("control_period")]
+    slow = tmp_path / "slow.onnx"
+    import_policy(tmp_path / "foreign.onnx", slow, settings=[*settings, "control_period=0.04"])
+    with pytest.raises(UserError, match=r"steps every 0\.04 s, but the task stand every 0\.02 s"):
+        evaluate_policy(slow, task="stand")
 
 
 def test_json_that_cannot_be_written_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):

@@ -563,7 +563,7 @@ def _provenance(run: _Run) -> str:
                     ["description", run.contract.description_hash],
                     ["control period", f"{run.contract.control_period * 1e3:g} ms"],
                     ["trained on", f"{training.task}, {training.simulator}, seed {training.seed}"],
-                    ["steps", _thousands(training.steps)],
+                    ["steps", "-" if training.steps is None else _thousands(training.steps)],
                     ["metrics", metrics or "-"],
                     ["git revision", training.git_revision],
                     ["sha256 of policy.onnx", run.policy_sha256],

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from humanoid_rl_core.contract import UNKNOWN
+from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.onnx_policy import OnnxPolicy
 from humanoid_rl_core.policy_graph import PolicyGraph
-from humanoid_rl_core.robot import load_robot
+from humanoid_rl_core.robot import Gains, load_robot
 
 from humanoid_rl_sim.learning import velocity_suite
 from humanoid_rl_sim.learning.actor import Actor, GraphActor, OnnxActor, baseline_graph, run_episodes
@@ -224,9 +226,19 @@ def evaluate_policy(
     """
     robot = load_robot()
     policy = OnnxPolicy(Path(policy_path), robot)
-    config = load_task(task or str(policy.contract.training.task))
+    record = policy.contract.training
+    if task is None and record.imported is not None and record.task == UNKNOWN:
+        raise UserError(f"{policy_path}: the imported policy does not tell its task; name one with --task")
+    config = load_task(task or record.task)
+    if abs(policy.contract.control_period - config.control_period) > 1e-9:
+        raise UserError(
+            f"{policy_path}: steps every {policy.contract.control_period:g} s, but the task {config.name} every "
+            f"{config.control_period:g} s; choose a task with the policy's period"
+        )
 
     def make_actor(environment: Environment) -> Actor:
+        # The host takes the gains from the policy's commands, whatever the task was trained with.
+        environment.simulator.set_gains(Gains(policy.contract.stiffness, policy.contract.damping))
         return OnnxActor(policy, environment.num_envs)
 
     if commands_motion(config):
