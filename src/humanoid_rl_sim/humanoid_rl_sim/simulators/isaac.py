@@ -78,7 +78,9 @@ class IsaacSimulator(Simulator):
         headless: bool = True,
     ) -> None:
         if engine not in ENGINES:
-            raise UserError(f"unknown engine '{engine}'{nearest(engine, ENGINES)}; engines: {', '.join(ENGINES)}")
+            raise UserError(
+                f"unknown engine '{engine}'{nearest(engine, ENGINES)}; engines: {', '.join(ENGINES)}"
+            )
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UserError(f"device {device}: torch finds no CUDA GPU; use device cpu")
         if sim_utils.SimulationContext.instance() is not None:
@@ -140,7 +142,9 @@ class IsaacSimulator(Simulator):
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self.reset(
             everyone,
-            InitialState(self._target.clone(), torch.zeros_like(self._target), standing, upright, still, still),
+            InitialState(
+                self._target.clone(), torch.zeros_like(self._target), standing, upright, still, still
+            ),
         )
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
@@ -176,7 +180,9 @@ class IsaacSimulator(Simulator):
             if self.collision == "feet":
                 force = data.net_normal_forces_w.torch[:, 0] + data.net_friction_forces_w.torch[:, 0]
             else:
-                force = data.normal_force_matrix_w.torch[:, 0, 0] + data.friction_force_matrix_w.torch[:, 0, 0]
+                force = (
+                    data.normal_force_matrix_w.torch[:, 0, 0] + data.friction_force_matrix_w.torch[:, 0, 0]
+                )
             state.foot_force[:, foot] = force
             state.foot_contact[:, foot] = (force != 0.0).any(1)
         if self.collision != "feet":

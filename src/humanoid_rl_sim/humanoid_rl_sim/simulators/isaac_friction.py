@@ -37,7 +37,7 @@ def _newton(robot: Any) -> SetFriction:
 
 
 def _ovphysx(robot: Any) -> SetFriction:
-    import isaaclab_ov.tensor_types as tensor_types
+    from isaaclab_ov import tensor_types
 
     kind, view = tensor_types.SHAPE_FRICTION_AND_RESTITUTION, robot.root_view
 

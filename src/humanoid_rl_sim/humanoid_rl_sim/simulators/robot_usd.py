@@ -175,7 +175,10 @@ class _Writer:
         drive.CreateMaxForceAttr(_short(robot.effort_limit[motor]))
         drive.CreateStiffnessAttr(0.0)
         drive.CreateDampingAttr(0.0)
-        for schema, attribute in (("PhysxJointAPI", "physxJoint:armature"), ("NewtonJointAPI", "newton:armature")):
+        for schema, attribute in (
+            ("PhysxJointAPI", "physxJoint:armature"),
+            ("NewtonJointAPI", "newton:armature"),
+        ):
             prim.GetPrim().AddAppliedSchema(schema)
             value = _short(robot.armature[motor])
             prim.GetPrim().CreateAttribute(attribute, Sdf.ValueTypeNames.Float).Set(value)
