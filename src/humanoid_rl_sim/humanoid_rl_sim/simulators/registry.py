@@ -12,6 +12,14 @@ ISAAC_ENGINES = ("newton", "ovphysx", "isaacsim")
 SIMULATORS = ("mujoco", "mujoco_warp", *(f"isaac:{engine}" for engine in ISAAC_ENGINES))
 
 
+def check_simulator(name: str) -> None:
+    """Raises UserError unless `name` is one of `SIMULATORS`."""
+    if name not in SIMULATORS:
+        raise UserError(
+            f"unknown simulator '{name}'{nearest(name, SIMULATORS)}; simulators: {', '.join(SIMULATORS)}"
+        )
+
+
 def make_simulator(
     name: str,
     robot: RobotModel,
@@ -34,6 +42,7 @@ def make_simulator(
     Raises:
         UserError: unknown name.
     """
+    check_simulator(name)
     if name == "mujoco":
         from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
 
@@ -50,22 +59,17 @@ def make_simulator(
         return MujocoWarpSimulator(
             robot, num_envs, timestep=timestep, collision=collision, height_field=height_field
         )
-    kind, _, engine = name.partition(":")
-    if kind == "isaac" and engine in ISAAC_ENGINES:
-        try:
-            from humanoid_rl_sim.simulators.isaac import IsaacSimulator
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"simulator {name} needs the package {error.name}, which is in the environment of make isaac"
-            ) from None
-        return IsaacSimulator(
-            robot,
-            num_envs,
-            engine=engine,
-            timestep=timestep,
-            collision=collision,
-            height_field=height_field,
-        )
-    raise UserError(
-        f"unknown simulator '{name}'{nearest(name, SIMULATORS)}; simulators: {', '.join(SIMULATORS)}"
+    try:
+        from humanoid_rl_sim.simulators.isaac import IsaacSimulator
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"simulator {name} needs the package {error.name}, which is in the environment of make isaac"
+        ) from None
+    return IsaacSimulator(
+        robot,
+        num_envs,
+        engine=name.removeprefix("isaac:"),
+        timestep=timestep,
+        collision=collision,
+        height_field=height_field,
     )
