@@ -250,10 +250,12 @@ def _simulator_lines(result: Document) -> list[str]:
 def _pair_lines(result: Document) -> list[str]:
     if not result["pairs"]:
         return []
-    seconds = result["pairs"][0]["air"]["seconds"]
+    first = result["pairs"][0]
+    walked, fell = first.get("policy", {"seconds": 0.0})["seconds"], first["air"]["seconds"]
+    told = f"the policy's targets, {walked:g} s"
     lines = [
-        f"{'pair':30s} success   the policy's targets for 2 s: RMS of   {seconds:g} s in the air: RMS of",
-        f"{'':30s}     gap   joints    base     turn    apart    joints, worst",
+        f"{'':31s}success   {told:36s}in the air, {fell:g} s",
+        f"{'pair':34s} gap   joints    base     turn    apart    joints, worst",
     ]
     for row in result["pairs"]:
         policy, air = row.get("policy"), row["air"]

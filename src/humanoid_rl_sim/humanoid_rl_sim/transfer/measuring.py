@@ -24,7 +24,7 @@ from humanoid_rl_sim.simulators.registry import make_simulator
 from humanoid_rl_sim.tasks.configuration import TaskConfig, load_task
 from humanoid_rl_sim.tasks.environment import Environment, gain_set
 from humanoid_rl_sim.transfer.job import REFERENCE, Job, read_arrays
-from humanoid_rl_sim.transfer.open_loop import OpenLoop, in_the_air, record_policy, replay
+from humanoid_rl_sim.transfer.open_loop import WALKS, OpenLoop, in_the_air, record_policy, replay
 from humanoid_rl_sim.transfer.windows import Windows
 
 Arrays = dict[str, NDArray[Any]]
@@ -80,9 +80,8 @@ def _reference(job: Job) -> tuple[Document, Arrays]:
     task, make_actor = policy_of(job)
     moves = commands_motion(task)
     recorded = record_policy(task, make_actor, moves=moves, seed=job.seed)
-    robot = load_robot(task.robot, task.variant)
     # One simulator replays both, so both have as many robots.
-    air = in_the_air(robot, task.control_period, recorded.robots if recorded else 4, seed=job.seed)
+    air = in_the_air(task, recorded.robots if recorded else len(WALKS), seed=job.seed)
     arrays = air.arrays("air") | (recorded.arrays("policy") if recorded else {})
     document: Document = {"simulator": REFERENCE, "kind": "velocity" if moves else "push", "task": task.name}
     if not moves:

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from humanoid_rl_core.robot import RobotModel
+from humanoid_rl_core.robot import RobotModel, load_robot
 from numpy.typing import NDArray
 
 from humanoid_rl_sim.learning.actor import Actor, run_episodes
 from humanoid_rl_sim.simulators.contract import InitialState, Simulator
+from humanoid_rl_sim.simulators.registry import make_simulator
 from humanoid_rl_sim.tasks.configuration import TaskConfig
-from humanoid_rl_sim.tasks.environment import Environment
+from humanoid_rl_sim.tasks.environment import Environment, gain_set
 from humanoid_rl_sim.tasks.making import make_environment
 
 Floats = NDArray[np.float32]
@@ -39,9 +40,11 @@ HEIGHT = 3.0
 FALL = 0.5
 """s."""
 AMPLITUDE = 0.25
-"""rad, largest excursion of the targets in the fall: fast enough to load the motors, and no link meets another."""
+"""rad, largest excursion of the targets in the fall: enough to load the motors."""
 FREQUENCIES = (1.0, 2.0, 3.0)
 """Hz of the sines that the targets in the fall are made of."""
+CANDIDATES = 8
+"""Falls that are tried for each that is taken: the hands of some touch the hips, and contacts are not what is asked."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,33 @@ def record_policy(
     )
 
 
-def in_the_air(robot: RobotModel, period: float, robots: int, *, seed: int) -> OpenLoop:
-    """A fall from `HEIGHT` with smooth random targets around the default pose, within the joints' limits."""
+def in_the_air(task: TaskConfig, robots: int, *, seed: int) -> OpenLoop:
+    """A fall from `HEIGHT` with smooth random targets around the default pose, in which no robot touches itself.
+
+    Args:
+        task: whose robot, gains and control period are meant.
+        robots: how many.
+        seed: of the targets.
+    """
+    robot = load_robot(task.robot, task.variant)
+    tried = _fall(robot, task.control_period, CANDIDATES * robots, seed=seed)
+    simulator = make_simulator(
+        "mujoco", robot, tried.robots, timestep=task.physics_timestep, collision="full"
+    )
+    try:
+        simulator.set_gains(gain_set(task, robot))
+        touched = replay(simulator, tried)["self_contact"].any(0)
+    finally:
+        simulator.close()
+    free = np.flatnonzero(~touched)[:robots]
+    assert len(free) == robots, "the targets of a fall are too large"
+    return OpenLoop(
+        {name: values[free] for name, values in tried.start.items()}, tried.targets[:, free], tried.period
+    )
+
+
+def _fall(robot: RobotModel, period: float, robots: int, *, seed: int) -> OpenLoop:
+    """Targets within the joints' limits, whatever they make touch."""
     generator = np.random.default_rng(seed)
     time = np.arange(round(FALL / period)) * period
     n = robot.joint_count
