@@ -36,7 +36,7 @@ p.missing{color:#92400e;background:#fffbeb;border:1px solid #fde68a;border-radiu
 p.missing{padding:8px 12px;margin:0 0 8px}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92em}
 td,th{padding:3px 18px 3px 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}
-th{color:#64748b;font-weight:500}
+th{color:#64748b;font-weight:500;overflow-wrap:normal}
 pre{background:#f8fafc;border:1px solid #e2e8f0;border-radius:8px}
 pre{padding:10px 12px;overflow:auto;font-size:.85em}
 summary{cursor:pointer;color:#2563eb;margin-top:.8em}

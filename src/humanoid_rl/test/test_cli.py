@@ -13,7 +13,7 @@ from humanoid_rl.learning_commands import find_run, new_run_dir, split_items
 from humanoid_rl.preflight import find_policy
 from humanoid_rl_core.errors import UserError
 
-COMMANDS = ("train", "export", "evaluate", "deploy", "view", "doctor", "launch", "demo")
+COMMANDS = ("train", "export", "evaluate", "transfer", "deploy", "view", "doctor", "launch", "demo")
 HEAVY = {"torch", "numpy", "rclpy", "launch", "mujoco", "onnxruntime"}
 
 
