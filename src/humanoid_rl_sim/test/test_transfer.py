@@ -240,6 +240,22 @@ def test_a_message_that_is_not_whole_is_left_out(messages, tmp_path):
     assert ((starts + WINDOW <= begin + 1e-6) | (starts >= end - 1e-6)).all()
 
 
+@pytest.mark.parametrize("factor", [0.0, 0.9])
+def test_windows_keep_to_the_gains_that_were_longest_in_force(factor, messages, tmp_path):
+    changed = []
+    for topic, when, data in messages:
+        record = bytearray(data)
+        if topic == "/lowcmd" and 1_200_000_000 <= when < 1_300_000_000:
+            wire.low_cmd_record(record)["motor_cmd"]["kp"][ELBOW] *= factor
+            wire.seal_low_cmd(record)
+        changed.append((topic, when, bytes(record)))
+    recording = read_recording(write_bag(tmp_path / "bag", changed), ROBOT)
+    windows = cut(recording, ROBOT)
+    starts = windows.time + recording.state_time[0]
+    assert len(starts) == 5 and ((starts + WINDOW <= 1.2 + 1e-6) | (starts >= 1.3 - 1e-6)).all()
+    np.testing.assert_allclose(windows.stiffness, ROBOT.gains["stiff"].stiffness, rtol=1e-6)
+
+
 def without_stiffness(messages):
     damping = wire.LowCmdWriter(ROBOT.joint_count).damping(5)
     return [(topic, when, damping if topic == "/lowcmd" else data) for topic, when, data in messages]
