@@ -37,8 +37,11 @@ def success_by_command(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Im
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 2.7 + 0.3 * len(names)), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[0.45 * len(names), 2.2])
-        upper.imshow(success, vmin=0.0, vmax=1.0, cmap="RdYlGn", aspect="auto", alpha=0.85)
+        edges = (np.arange(count + 1) - 0.5 for count in (len(first), len(names)))
+        upper.pcolormesh(*edges, success, vmin=0.0, vmax=1.0, cmap="RdYlGn", alpha=0.8, edgecolors="white")
         upper.set_yticks(range(len(names)), names)
+        upper.invert_yaxis()
+        upper.tick_params(length=0)
         upper.grid(False)
         upper.set_title("success by command (a number where it is not 100 %)")
         for row, column in zip(*np.nonzero(success < 1.0), strict=True):
@@ -52,7 +55,7 @@ def success_by_command(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Im
             lower.plot(range(len(first)), error, "o-", color=colour, label=name, markersize=3, linewidth=0.9)
         lower.set_title("mean velocity error, m/s")
         lower.set_ylim(bottom=0.0)
-        lower.legend(loc="upper left", ncols=4, fontsize=8)
+        lower.legend(loc="lower left", ncols=4, fontsize=8)
         labels = [f"{row['vx']:g} {row['vy']:g} {row['yaw_rate']:g}" for row in first]
         lower.set_xticks(range(len(first)), labels, rotation=90, fontsize=7)
         lower.set_xlabel("command: vx m/s, vy m/s, yaw rate rad/s")
@@ -118,6 +121,7 @@ def by_joint(joints: Sequence[str], values: Mapping[str, Array], title: str) -> 
         labels = [joint.removesuffix("_joint").replace("_", " ") for joint in joints]
         axis.set_xticks(range(len(joints)), labels, rotation=90, fontsize=7)
         axis.set_xlim(-0.7, len(joints) - 0.3)
+        axis.margins(y=0.3)  # room for the legend
         axis.grid(axis="x", visible=False)
         axis.set_title(title)
         axis.legend(loc="best", fontsize=8)
