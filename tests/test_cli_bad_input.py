@@ -39,6 +39,20 @@ REFUSALS: dict[str, tuple[str, ...]] = {
     "evaluate --policy {truncated}": ("truncated.onnx",),
     "evaluate --policy {text}": ("text.onnx",),
     "evaluate --run nowhere": ("no run 'nowhere'",),
+    "transfer": ("policy", "--log"),
+    "transfer nowhere": ("no policy 'nowhere'",),
+    "transfer nowhere.onnx": ("nowhere.onnx does not exist",),
+    "transfer {truncated}": ("truncated.onnx",),
+    "transfer g1_walk --sims mujoco,mujocoo": ("unknown simulator 'mujocoo'", "did you mean 'mujoco'"),
+    "transfer g1_walk --sims mujoco,": ("unknown simulator ''", "isaac:newton"),
+    "transfer g1_walk --sims mujoco,mujoco": ("--sims names mujoco twice",),
+    "transfer g1_walk --sims isaac:newton": ("isaac:newton needs Isaac Lab", "make isaac"),
+    "transfer g1_walk --task wlak": ("wlak", "did you mean 'walk'"),
+    "transfer g1_walk --threshold 90": ("--threshold", "no share"),
+    "transfer g1_walk --gap many": ("--gap", "'many' is no number"),
+    "transfer --log nowhere.mcap": ("nowhere.mcap does not exist",),
+    "transfer --log {text}": ("text.onnx cannot be read as MCAP or rosbag2",),
+    "transfer --log x.mcap --joint-gap 0": ("--joint-gap", "above zero"),
     "deploy --robt sim": ("--robt", "did you mean '--robot'"),
     "deploy --viewer rivz": ("viewer:=rivz", "did you mean 'rviz'"),
     "deploy polcy:=x": ("polcy", "did you mean 'policy'"),
@@ -75,7 +89,7 @@ def command_line(words: list[str], **environment: str) -> subprocess.CompletedPr
 @pytest.mark.parametrize("line", REFUSALS)
 def test_mistake_is_told_in_one_line(line: str, broken_policies: dict[str, Path], tmp_path: Path) -> None:
     words = [word.format(**broken_policies) for word in line.split()]
-    done = command_line(words, HUMANOID_RL_RUNS=str(tmp_path / "runs"))
+    done = command_line(words, HUMANOID_RL_RUNS=str(tmp_path / "runs"), HUMANOID_RL_ISAAC="")
     assert done.returncode == 2, done.stderr
     lines = done.stderr.splitlines()
     assert len(lines) == 1 and lines[0].startswith("humanoid-rl: "), done.stderr

@@ -113,6 +113,43 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--seed", type=_seed, default=0, metavar="N")
 
+    transfer = command("transfer", "Compare a policy, or a recorded robot, across simulators.")
+    transfer.add_argument("policy", nargs="?", help="ONNX file, name in policies/ or run")
+    transfer.add_argument(
+        "--sims",
+        type=_names,
+        default=("mujoco", "mujoco_warp"),
+        metavar="A,B,...",
+        help="simulators (default: mujoco,mujoco_warp)",
+    )
+    transfer.add_argument("--task", help="task (default: the one the policy was trained on)")
+    transfer.add_argument(
+        "--episodes",
+        type=_positive,
+        metavar="N",
+        help="in each simulator (default: 108 of velocity-v1, in steps of 36, or 100 of each trial)",
+    )
+    transfer.add_argument("--seed", type=_seed, default=0, metavar="N")
+    transfer.add_argument(
+        "--threshold",
+        type=_share,
+        default=0.9,
+        metavar="SHARE",
+        help="least success in every simulator (0.9)",
+    )
+    transfer.add_argument(
+        "--gap",
+        type=_share,
+        default=0.1,
+        metavar="SHARE",
+        help="largest difference of success of a pair (0.1)",
+    )
+    transfer.add_argument("--log", type=Path, metavar="FILE", help="MCAP or rosbag2 of a robot to replay")
+    transfer.add_argument(
+        "--joint-gap", type=_angle, metavar="RAD", help="largest RMS of a joint beside --log (default: any)"
+    )
+    transfer.add_argument("--name", type=_run_name, help="directory below runs/ (default: policy and time)")
+
     deploy = command("deploy", "Run a policy on a robot over ROS 2 (deploy.launch.py).")
     deploy.add_argument("--policy", default="", help="ONNX file, name in policies/ or run")
     deploy.add_argument("--host", default="auto", help="auto, embedded or ros2_control")
@@ -178,6 +215,31 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(","))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number") from None
+
+
+def _share(text: str) -> float:
+    value = _number(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no share (0 to 1)")
+    return value
+
+
+def _angle(text: str) -> float:
+    value = _number(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no angle above zero")
+    return value
+
+
 def _run_name(text: str) -> str:
     if not RUN_NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(
@@ -234,6 +296,23 @@ def _evaluate(options: argparse.Namespace) -> int:
     )
 
 
+def _transfer(options: argparse.Namespace) -> int:
+    from humanoid_rl.transfer import transfer
+
+    return transfer(
+        policy=options.policy,
+        sims=options.sims,
+        task=options.task,
+        episodes=options.episodes,
+        seed=options.seed,
+        threshold=options.threshold,
+        gap=options.gap,
+        log=options.log,
+        joint_gap=options.joint_gap,
+        name=options.name,
+    )
+
+
 def _deploy(options: argparse.Namespace) -> int:
     from humanoid_rl.launching.launch_files import run_launch
 
@@ -279,6 +358,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "export": _export,
     "import": _import,
     "evaluate": _evaluate,
+    "transfer": _transfer,
     "deploy": _deploy,
     "view": _view,
     "doctor": _doctor,

@@ -15,7 +15,7 @@ from humanoid_rl.learning_commands import find_run, new_run_dir, split_items
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot
 
-COMMANDS = ("train", "export", "import", "evaluate", "deploy", "view", "doctor", "launch", "demo")
+COMMANDS = ("train", "export", "import", "evaluate", "transfer", "deploy", "view", "doctor", "launch", "demo")
 HEAVY = {"torch", "numpy", "rclpy", "launch", "mujoco", "onnxruntime"}
 
 

@@ -119,7 +119,7 @@ def test_every_command_meets_many_levels_and_kinds(monkeypatch):
     kinds, levels = len(task.terrain.kinds), task.terrain.levels
     met = {}
 
-    def run(task, make_actor, commands, *, seed):
+    def run(task, make_actor, commands, *, sim, seed):
         robots = torch.arange(len(commands))
         kind, level = robots % kinds, robots // kinds % levels
         for command, *ground in zip(commands.tolist(), kind.tolist(), level.tolist(), strict=True):

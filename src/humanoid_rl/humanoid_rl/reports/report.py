@@ -6,14 +6,11 @@ evaluation.json, deployment.json, policy.onnx. What is missing is said to be mis
 
 from __future__ import annotations
 
-import base64
 import csv
 import hashlib
 import html
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +24,18 @@ from humanoid_rl_core.errors import UserError
 from numpy.typing import NDArray
 
 from humanoid_rl.reports import report_plots
-from humanoid_rl.reports.report_plots import Image, wilson_interval
+from humanoid_rl.reports.report_page import (
+    as_text,
+    caption,
+    img,
+    percent,
+    section,
+    table,
+    tile,
+    whole_page,
+    write_page,
+)
+from humanoid_rl.reports.report_plots import wilson_interval
 
 Array = NDArray[np.float64]
 Document = dict[str, Any]
@@ -58,24 +66,7 @@ def write_report(run_dir: Path | str) -> Path:
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: no such run directory")
-    page = _page(_read_run(run_dir))
-    path = run_dir / "report.html"
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=run_dir, prefix=".report-", suffix=".html", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # temporary files are made for their owner alone
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    return path
+    return write_page(run_dir / "report.html", _page(_read_run(run_dir)))
 
 
 # -- reading ----------------------------------------------------------------------------------------------
@@ -198,81 +189,13 @@ def _array(document: Mapping[str, Any], key: str, where: Path, shape: Sequence[i
 
 # -- the page ---------------------------------------------------------------------------------------------
 
-_CSS = """
-:root{color-scheme:light}
-*{box-sizing:border-box}
-body{margin:0;background:#f1f5f9;color:#1e293b}
-body{font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:1000px;margin:0 auto;padding:28px 20px 60px}
-h1{font-size:1.7em;margin:.1em 0 .1em;letter-spacing:-.01em}
-h2{font-size:1.12em;margin:0 0 .6em}
-.sub{color:#64748b;margin:0 0 1.3em}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:12px;margin-bottom:14px}
-.tile,section{background:#fff;border:1px solid #e2e8f0;border-radius:10px}
-.tile{padding:12px 16px}
-.tile .name{color:#64748b;font-size:.82em}
-.tile .value{font-size:1.65em;font-weight:650;line-height:1.25;font-variant-numeric:tabular-nums}
-.tile .note{color:#64748b;font-size:.82em}
-.good{color:#15803d}.bad{color:#b91c1c}
-section{padding:18px 20px;margin-bottom:14px}
-section img{width:100%;height:auto;display:block}
-p.caption{color:#64748b;font-size:.88em;margin:.5em 0 0}
-p.missing{color:#92400e;background:#fffbeb;border:1px solid #fde68a;border-radius:8px}
-p.missing{padding:8px 12px;margin:0 0 8px}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92em}
-td,th{padding:3px 18px 3px 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}
-th{color:#64748b;font-weight:500}
-pre{background:#f8fafc;border:1px solid #e2e8f0;border-radius:8px}
-pre{padding:10px 12px;overflow:auto;font-size:.85em}
-summary{cursor:pointer;color:#2563eb;margin-top:.8em}
-"""
-
-
-def _img(image: Image, text: str) -> str:
-    data = base64.b64encode(image.data).decode()
-    return f'<img alt="{html.escape(text)}" src="data:image/{image.kind};base64,{data}">'
-
-
-def _section(title: str, *parts: str) -> str:
-    return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}</section>"
-
 
 def _missing(title: str, file: str, remedy: str) -> str:
-    return _section(title, f'<p class="missing">{html.escape(file)} is missing: {html.escape(remedy)}</p>')
-
-
-def _caption(text: str) -> str:
-    return f'<p class="caption">{html.escape(text)}</p>'
-
-
-def _table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:
-    head = "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>" if header else ""
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<th>{html.escape(cell)}</th>" if i == 0 and not header else f"<td>{html.escape(cell)}</td>"
-            for i, cell in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table>{head}{body}</table>"
-
-
-def _tile(name: str, value: str, note: str = "", tone: str = "") -> str:
-    return (
-        f'<div class="tile"><div class="name">{html.escape(name)}</div>'
-        f'<div class="value {tone}">{html.escape(value)}</div>'
-        f'<div class="note">{html.escape(note)}</div></div>'
-    )
+    return section(title, f'<p class="missing">{html.escape(file)} is missing: {html.escape(remedy)}</p>')
 
 
 def _thousands(number: float) -> str:
     return f"{number:,.0f}".replace(",", " ")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share in (0.0, 1.0) else f"{100 * share:.1f} %"
 
 
 def _interval(share: float, trials: int) -> str:
@@ -296,13 +219,7 @@ def _page(run: _Run) -> str:
     ]
     task = run.contract.training.task if run.contract else (run.evaluation or {}).get("task", "")
     subtitle = f"{run.contract.robot} {run.contract.variant}, task {task}" if run.contract else str(task)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(name)}: report</title><style>{_CSS}</style></head><body><main>"
-        f'<h1>{html.escape(name)}</h1><p class="sub">{html.escape(subtitle)}</p>'
-        f'<div class="tiles">{"".join(_tiles(run))}</div>{"".join(sections)}</main></body></html>\n'
-    )
+    return whole_page(f"{name}: report", subtitle, _tiles(run), sections, heading=name)
 
 
 def _tiles(run: _Run) -> list[str]:
@@ -315,23 +232,23 @@ def _tiles(run: _Run) -> list[str]:
         push = _number(run.evaluation, "push_half_mps", file)
         gain = 100 * (policy - baseline)
         tiles.append(
-            _tile(
+            tile(
                 f"pushes of {push:.2f} m/s survived",
-                _percent(policy),
+                percent(policy),
                 f"{_interval(policy, episodes)} (95 %), {episodes} episodes",
             )
         )
-        tiles.append(_tile("without policy", _percent(baseline), f"{_interval(baseline, episodes)} (95 %)"))
-        tiles.append(_tile("gained by the policy", f"{gain:+.0f} points", "", "good" if gain > 0 else "bad"))
+        tiles.append(tile("without policy", percent(baseline), f"{_interval(baseline, episodes)} (95 %)"))
+        tiles.append(tile("gained by the policy", f"{gain:+.0f} points", "", "good" if gain > 0 else "bad"))
     elif run.evaluation is not None:
-        tiles.append(_tile("commands followed", _percent(_share(run.evaluation, "success", file))))
+        tiles.append(tile("commands followed", percent(_share(run.evaluation, "success", file))))
     if run.deployment is not None:
         file = run.directory / "deployment.json"
         survived = bool(_field(run.deployment, "survived", file))
         failure = str(run.deployment.get("failure") or "")
         pushed = _push_speed(run.deployment, file)
         tiles.append(
-            _tile(
+            tile(
                 "deployed over ROS 2" + (f", pushed {pushed:.2f} m/s" if pushed else ""),
                 "stayed up" if survived else "fell",
                 failure,
@@ -341,7 +258,7 @@ def _tiles(run: _Run) -> list[str]:
         latency = _array(run.deployment, "tick_latency_s", file, [None])
         if len(latency):
             tiles.append(
-                _tile(
+                tile(
                     "policy tick p99",
                     f"{1e3 * np.quantile(latency, 0.99):.2f} ms",
                     f"p50 {1e3 * np.median(latency):.2f}, max {1e3 * latency.max():.2f} ms; "
@@ -354,7 +271,7 @@ def _tiles(run: _Run) -> list[str]:
         note = ""
         if seconds is not None and seconds[-1] > 0:
             note = f"{_duration(float(seconds[-1]))}, {_thousands(steps / seconds[-1])} steps/s"
-        tiles.append(_tile("trained", f"{steps / 1e6:.2f} M steps", note))
+        tiles.append(tile("trained", f"{steps / 1e6:.2f} M steps", note))
     return tiles
 
 
@@ -378,7 +295,7 @@ def _training(run: _Run) -> str:
         note = "progress.csv is missing: only the periodic evaluations are shown."
     elif not run.evaluations:
         note += " evaluations.csv is missing: no periodic evaluation is shown."
-    return _section(title, _img(image, title), _caption(note))
+    return section(title, img(image, title), caption(note))
 
 
 def _evaluation(run: _Run) -> str:
@@ -387,11 +304,11 @@ def _evaluation(run: _Run) -> str:
     file = run.directory / "evaluation.json"
     if _kind(run) != "push":
         numbers = [
-            [key.replace("_", " "), _figure(value)]
+            [key.replace("_", " "), as_text(value)]
             for key, value in run.evaluation.items()
             if value is None or isinstance(value, str | int | float)
         ]
-        return _section("Evaluation", _table(numbers))
+        return section("Evaluation", table(numbers))
     sweep = _field(run.evaluation, "sweep", file)
     if not isinstance(sweep, list) or not all(isinstance(row, dict) for row in sweep):
         raise UserError(f"{file}: 'sweep' is not a list of objects")
@@ -412,22 +329,15 @@ def _evaluation(run: _Run) -> str:
         "baseline": _share(run.evaluation, "baseline.survival", file),
     }
     swept = f"{int(rows[0]['episodes'])} episodes a point, " if rows else ""
-    return _section(
+    return section(
         "Push survival with and without policy",
-        _img(report_plots.push_survival(rows, trial), "push survival"),
-        _caption(
+        img(report_plots.push_survival(rows, trial), "push survival"),
+        caption(
             f"{swept}bands and bars: 95 % Wilson intervals. Diamonds: {episodes} episodes with the same "
             f"pushes for both, of the size at which the baseline falls about half the time. Seed "
             f"{run.evaluation.get('seed', '?')}, in {run.evaluation.get('simulator', 'mujoco')}."
         ),
     )
-
-
-def _figure(value: str | float | None) -> str:
-    """A value of a table; null is what was no number."""
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _deployment(run: _Run) -> list[str]:
@@ -448,15 +358,15 @@ def _deployment(run: _Run) -> list[str]:
     if len(time):
         image = report_plots.base_motion(time, height, tilt, marks)
         parts.append(
-            _section(
+            section(
                 "Base height and tilt in the deployment",
-                _img(image, "base height and tilt"),
+                img(image, "base height and tilt"),
                 _event_table(events),
             )
         )
         parts.append(_joints(time, names, position, target, marks))
     else:
-        parts.append(_section("Deployment traces", '<p class="missing">deployment.json holds no samples</p>'))
+        parts.append(section("Deployment traces", '<p class="missing">deployment.json holds no samples</p>'))
     return parts
 
 
@@ -481,7 +391,7 @@ def _events(document: Document, file: Path) -> list[tuple[float, str, str]]:
 
 def _event_table(events: Sequence[tuple[float, str, str]]) -> str:
     rows = [[f"{when:.2f}", name.replace("_", " "), details] for when, name, details in events]
-    return f"<details><summary>events</summary>{_table(rows, ['s', 'event', ''])}</details>" if rows else ""
+    return f"<details><summary>events</summary>{table(rows, ['s', 'event', ''])}</details>" if rows else ""
 
 
 def _timing(run: _Run, document: Document, file: Path) -> str:
@@ -519,11 +429,11 @@ def _timing(run: _Run, document: Document, file: Path) -> str:
     note = "The outermost bars hold everything beyond them; counts are on a log scale."
     if misses is not None:
         note += f" Deadline misses: {misses}."
-    return _section(
+    return section(
         "Timing in the deployment",
-        _img(report_plots.latency_and_jitter(latency, period, nominal), "tick latency and period error"),
-        _table(rows, ["", "p50", "p99", "max"]) if rows else "",
-        _caption(note),
+        img(report_plots.latency_and_jitter(latency, period, nominal), "tick latency and period error"),
+        table(rows, ["", "p50", "p99", "max"]) if rows else "",
+        caption(note),
     )
 
 
@@ -538,14 +448,14 @@ def _joints(
             image = report_plots.joint_traces(
                 time, [names[i] for i in indices], position[:, indices], target[:, indices], marks
             )
-            parts.append((label, _img(image, f"joint traces: {label}")))
+            parts.append((label, img(image, f"joint traces: {label}")))
     body = parts[0][1] if parts else ""
     for label, image_html in parts[1:]:
         body += f"<details><summary>{label}</summary>{image_html}</details>"
-    return _section(
+    return section(
         "Joint positions in the deployment",
         body,
-        _caption("Blue: measured, rad; grey: target; dashed: events."),
+        caption("Blue: measured, rad; grey: target; dashed: events."),
     )
 
 
@@ -555,7 +465,7 @@ def _provenance(run: _Run) -> str:
         training = run.contract.training
         metrics = ", ".join(f"{k} {v:g}" for k, v in training.metrics.items() if math.isfinite(v))
         parts.append(
-            _table(
+            table(
                 [
                     ["policy", f"{run.contract.name} (contract schema {run.contract.schema_version})"],
                     ["robot", f"{run.contract.robot} {run.contract.variant}"],
@@ -578,4 +488,4 @@ def _provenance(run: _Run) -> str:
         )
     else:
         parts.append('<p class="missing">config.yaml is missing</p>')
-    return _section("Where it comes from", *parts)
+    return section("Where it comes from", *parts)

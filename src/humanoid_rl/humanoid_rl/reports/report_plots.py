@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 POLICY, BASELINE, TARGET, INK = "#2563eb", "#d97706", "#94a3b8", "#334155"
 EVENT_COLOUR = {"push": "#dc2626", "start": "#16a34a", "stand": "#7c3aed", "hoist_released": "#0891b2"}
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.edgecolor": "#cbd5e1",
     "axes.labelcolor": INK,
@@ -35,7 +35,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.hashsalt": "report",  # the same data give the same file
 }
-_PERCENT = matplotlib.ticker.PercentFormatter(xmax=1.0, decimals=0)
+PERCENT = matplotlib.ticker.PercentFormatter(xmax=1.0, decimals=0)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def wilson_interval(successes: float, trials: int, z: float = 1.959964) -> tuple
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _encode(figure: Figure, kind: str) -> Image:
+def encode(figure: Figure, kind: str) -> Image:
+    """A figure as svg or png; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     if kind == "png":
         figure.savefig(buffer, format="png", dpi=130)
@@ -90,7 +91,7 @@ def learning_curves(
         (evaluations, "score", "evaluation score (best model is kept)", "#16a34a"),
     ]
     panels = [panel for panel in panels if panel[1] in panel[0] and len(panel[0]["steps"])]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.5 * max(len(panels), 1), 2.7), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, max(len(panels), 1)))
         for axis, (table, column, title, colour) in zip(axes, panels, strict=False):
@@ -98,13 +99,13 @@ def learning_curves(
             if table is evaluations:
                 axis.plot(steps, values, color=colour, marker="o", markersize=3.5, linewidth=1.4)
                 axis.set_ylim(-0.03, 1.03)
-                axis.yaxis.set_major_formatter(_PERCENT)
+                axis.yaxis.set_major_formatter(PERCENT)
             else:
                 axis.plot(steps, values, color=colour, alpha=0.28, linewidth=0.9)
                 axis.plot(steps, _smooth(values), color=colour, linewidth=1.8)
             axis.set_title(title)
             axis.set_xlabel("million steps")
-        return _encode(figure, kind)
+        return encode(figure, kind)
 
 
 def push_survival(sweep: Sequence[Mapping[str, float]], trial: Mapping[str, float] | None) -> Image:
@@ -113,7 +114,7 @@ def push_survival(sweep: Sequence[Mapping[str, float]], trial: Mapping[str, floa
     sweep: rows with push_mps, policy, baseline (shares) and episodes. trial: push_mps, policy, baseline,
     episodes of the long comparison, or None.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 3.3), layout="constrained")
         axis = figure.subplots()
         speeds = [row["push_mps"] for row in sweep]
@@ -147,23 +148,23 @@ def push_survival(sweep: Sequence[Mapping[str, float]], trial: Mapping[str, floa
         if trial is not None:
             axis.axvline(trial["push_mps"], color=TARGET, linewidth=1, linestyle=":")
         axis.set_ylim(-0.03, 1.03)
-        axis.yaxis.set_major_formatter(_PERCENT)
+        axis.yaxis.set_major_formatter(PERCENT)
         axis.set_xlabel("push: velocity added to the base, m/s, random direction")
         axis.set_title("episodes survived")
         axis.legend(loc="best")
-        return _encode(figure, "svg")
+        return encode(figure, "svg")
 
 
 def latency_and_jitter(latency: Array, period: Array, nominal: float) -> Image:
     """Histograms of tick latency [N] s and of the tick period's error [M] s against `nominal` s."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
         _histogram(left, latency * 1e3, "tick latency, ms (sensor sample to command)", POLICY, one_sided=True)
         _histogram(
             right, (period - nominal) * 1e3, f"tick period minus {nominal * 1e3:.0f} ms, ms", "#0891b2"
         )
-        return _encode(figure, "svg")
+        return encode(figure, "svg")
 
 
 def _histogram(axis: Axes, values: Array, title: str, colour: str, *, one_sided: bool = False) -> None:
@@ -205,7 +206,7 @@ def _mark_events(axis: Axes, events: Sequence[tuple[float, str]], *, labels: boo
 
 def base_motion(time: Array, height: Array, tilt: Array, events: Sequence[tuple[float, str]]) -> Image:
     """Height [T] m and tilt [T] rad of the base over time [T] s with event lines."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 3.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
         upper.plot(time, height, color=POLICY)
@@ -217,7 +218,7 @@ def base_motion(time: Array, height: Array, tilt: Array, events: Sequence[tuple[
         lower.set_xlabel("time, s")
         _mark_events(upper, events, labels=True)
         _mark_events(lower, events)
-        return _encode(figure, "svg")
+        return encode(figure, "svg")
 
 
 def joint_traces(
@@ -230,7 +231,7 @@ def joint_traces(
 ) -> Image:
     """One small panel for each joint: measured [T, n] and target [T, n] position, rad, over time [T] s."""
     rows = math.ceil(len(names) / columns)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 1.42 * rows + 0.3), layout="constrained")
         axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True)).ravel()
         for index, axis in enumerate(axes):
@@ -245,4 +246,4 @@ def joint_traces(
         for axis in axes[max(len(names) - columns, 0) : len(names)]:
             axis.set_xlabel("s", fontsize=8)
             axis.tick_params(labelbottom=True)
-        return _encode(figure, "png")
+        return encode(figure, "png")

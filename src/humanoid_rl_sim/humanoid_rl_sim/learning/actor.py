@@ -95,7 +95,7 @@ class OnnxActor:
             policy.state = self._states[i]
             actions[i] = policy.step(**{name: sensor[i] for name, sensor in sensors.items()}).action
             self._states[i] = policy.state
-        return torch.from_numpy(actions)
+        return torch.from_numpy(actions).to(environment.device)
 
 
 def run_episodes(

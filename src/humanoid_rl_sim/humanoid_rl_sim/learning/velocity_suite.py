@@ -2,8 +2,9 @@
 and loaded? rough-v1 is the same on every kind and level of the task's terrain; an episode ends where the robot has
 crossed its cell.
 
-Always in MuJoCo on the CPU with every collision shape, so never in the engine of a GPU training and never on the
-training's simplified contacts. The policy sees noisy sensors as in training.
+A policy is judged in MuJoCo on the CPU, never in the engine of a GPU training; the transfer report runs the same in
+every simulator. Every shape collides, so it is never judged on the training's simplified contacts. The policy sees
+noisy sensors as in training.
 """
 
 from __future__ import annotations
@@ -98,28 +99,29 @@ def run(
     sim: str = "mujoco",
     seed: int,
 ) -> Trajectory:
-    """One episode per row of `commands` [N, 3] under the suite's conditions."""
+    """One episode per row of `commands` [N, 3] under the suite's conditions. What is measured comes back on the CPU."""
     task = condition(task)
     n, period = len(commands), task.control_period
     environment = make_environment(task, sim, n, seed=seed, collision="full")
-    command = torch.as_tensor(commands, dtype=torch.float32, device=environment.device)
+    device = environment.device
+    command = torch.as_tensor(commands, dtype=torch.float32, device=device)
     environment.set_command(command)
     window, skipped = round(STRIDE / period), round(START / period)
     recent: list[torch.Tensor] = []
     result = Trajectory(
-        velocity_error=torch.zeros(n),
-        yaw_rate_error=torch.zeros(n),
-        power=torch.zeros(n),
-        action_rate=torch.zeros(n),
-        slip=torch.zeros(n),
-        self_contact=torch.zeros(n),
-        peak_torque=torch.zeros(n, len(environment.robot.joint_names)),
-        fell=torch.zeros(n, dtype=torch.bool),
-        judged=torch.zeros(n),
+        velocity_error=torch.zeros(n, device=device),
+        yaw_rate_error=torch.zeros(n, device=device),
+        power=torch.zeros(n, device=device),
+        action_rate=torch.zeros(n, device=device),
+        slip=torch.zeros(n, device=device),
+        self_contact=torch.zeros(n, device=device),
+        peak_torque=torch.zeros(n, len(environment.robot.joint_names), device=device),
+        fell=torch.zeros(n, dtype=torch.bool, device=device),
+        judged=torch.zeros(n, device=device),
     )
     if environment.cells is not None:
         result.kind, result.level = environment.cells.kind, environment.cells.level
-    walking = torch.ones(n, dtype=torch.bool)
+    walking = torch.ones(n, dtype=torch.bool, device=device)
     steps = round(EPISODE / period)
 
     def on_step(step: int, outcome: Any) -> None:
@@ -149,22 +151,24 @@ def run(
     result.judged.clamp_(min=1.0)
     for name in ("velocity_error", "yaw_rate_error", "power", "action_rate", "slip", "self_contact"):
         getattr(result, name).div_(result.judged)
-    return result
+    here: dict[str, Any] = {name: None if rows is None else rows.cpu() for name, rows in vars(result).items()}
+    return Trajectory(**here)
 
 
 def evaluate(
     task: TaskConfig,
     make_actor: Callable[[Environment], Actor],
     *,
+    sim: str = "mujoco",
     seed: int = 0,
     repetitions: int | None = None,
     sweep_episodes: int = SWEEP_EPISODES,
 ) -> dict[str, Any]:
-    """The whole suite. Returns the contents of evaluation.json."""
+    """The whole suite, or with `sweep_episodes=0` all but its push sweep. Returns the contents of evaluation.json."""
     if repetitions is None:
         repetitions = REPETITIONS if task.terrain is None else 2 * len(task.terrain.kinds)
     commands = np.repeat(np.array(COMMANDS), repetitions, axis=0)
-    measured = _run_spread(task, make_actor, commands, seed=seed)
+    measured = _run_spread(task, make_actor, commands, sim=sim, seed=seed)
     stays = ~measured.fell
     follows = (measured.velocity_error < VELOCITY_ERROR) & (measured.yaw_rate_error < YAW_RATE_ERROR)
     success = (stays & follows).reshape(-1, repetitions)
@@ -183,7 +187,7 @@ def evaluate(
         "task": task.name,
         "kind": "velocity",
         "suite": suite_name(task),
-        "simulator": "mujoco",
+        "simulator": sim,
         "episodes": len(commands),
         "seed": seed,
         "success": float(success.float().mean()),
@@ -196,8 +200,10 @@ def evaluate(
         "self_contact": mean(measured.self_contact),
         "peak_torque_of_limit": dict(zip(names, np.round(peak.tolist(), 3).tolist(), strict=True)),
         "largest_push_survived_mps": {
-            "standing": largest_push(task, make_actor, (0.0, 0.0, 0.0), seed=seed, episodes=sweep_episodes),
-            "walking": largest_push(task, make_actor, (0.5, 0.0, 0.0), seed=seed, episodes=sweep_episodes),
+            name: largest_push(task, make_actor, command, sim=sim, seed=seed, episodes=sweep_episodes)
+            if sweep_episodes
+            else math.nan
+            for name, command in (("standing", (0.0, 0.0, 0.0)), ("walking", (0.5, 0.0, 0.0)))
         },
         "conditions": [
             {
@@ -215,16 +221,16 @@ def evaluate(
 
 
 def _run_spread(
-    task: TaskConfig, make_actor: Callable[[Environment], Actor], commands: np.ndarray, *, seed: int
+    task: TaskConfig, make_actor: Callable[[Environment], Actor], commands: np.ndarray, *, sim: str, seed: int
 ) -> Trajectory:
     """`run`, on a terrain with the commands dealt out to the robots at random.
 
     Cells are taken in the order of the robots, so that equal commands side by side would all meet the same levels.
     """
     if task.terrain is None:
-        return run(task, make_actor, commands, seed=seed)
+        return run(task, make_actor, commands, sim=sim, seed=seed)
     order = np.random.default_rng(seed).permutation(len(commands))
-    measured = run(task, make_actor, commands[order], seed=seed)
+    measured = run(task, make_actor, commands[order], sim=sim, seed=seed)
     back = torch.as_tensor(np.argsort(order))
     rows = {field.name: getattr(measured, field.name) for field in dataclasses.fields(measured)}
     return Trajectory(**{name: values[back] for name, values in rows.items()})
@@ -255,13 +261,14 @@ def largest_push(
     make_actor: Callable[[Environment], Actor],
     command: tuple[float, float, float],
     *,
+    sim: str = "mujoco",
     seed: int,
     episodes: int,
 ) -> float:
     """Largest sudden change of the base's velocity in m/s that `SURVIVED` of the episodes survive, and every smaller
     one of `PUSH_SWEEP`; from all directions, 3 s after the start, on the nominal robot and level ground."""
     n = episodes * len(PUSH_SWEEP)
-    environment = make_environment(task, "mujoco", n, seed=seed, training=False, collision="full", level=True)
+    environment = make_environment(task, sim, n, seed=seed, training=False, collision="full", level=True)
     environment.max_episode_steps = 1 << 30
     environment.set_command(torch.tensor(command).repeat(n, 1))
     speed = torch.tensor(PUSH_SWEEP).repeat_interleave(episodes)
@@ -272,9 +279,11 @@ def largest_push(
 
     def on_step(step: int, outcome: Any) -> None:
         nonlocal fell
-        fell = fell | outcome.terminated
+        fell = fell | outcome.terminated.cpu()
         if step == push_step:
-            environment.simulator.add_base_velocity(torch.ones(n, dtype=torch.bool), delta)
+            environment.simulator.add_base_velocity(
+                torch.ones(n, dtype=torch.bool, device=environment.device), delta.to(environment.device)
+            )
 
     try:
         run_episodes(environment, make_actor(environment), round(7.0 / task.control_period), on_step)
@@ -309,7 +318,7 @@ def table(result: dict[str, Any]) -> list[str]:
         f"slip {figure(result['foot_slip_mps'], '.3f')} m/s, "
         f"touches itself {figure(result['self_contact'], '.1%')} of the time",
         f"peak torque {figure(torque.get(hardest), '.0%')} of the limit ({hardest or '-'}); largest push survived "
-        f"{pushes['standing']:g} m/s standing, {pushes['walking']:g} m/s walking",
+        f"{figure(pushes['standing'], 'g')} m/s standing, {figure(pushes['walking'], 'g')} m/s walking",
         "    vx    vy  yaw   success  m/s    rad/s",
     ]
     lines += [

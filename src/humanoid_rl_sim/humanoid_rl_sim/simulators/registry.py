@@ -14,6 +14,14 @@ SIMULATOR_KINDS = ("mujoco", "mujoco_warp", "isaac")
 """As launch files have it, with an argument of its own for Isaac's engine."""
 
 
+def check_simulator(name: str) -> None:
+    """Raises UserError unless `name` is one of `SIMULATORS`."""
+    if name not in SIMULATORS:
+        raise UserError(
+            f"unknown simulator '{name}'{nearest(name, SIMULATORS)}; simulators: {', '.join(SIMULATORS)}"
+        )
+
+
 def make_simulator(
     name: str,
     robot: RobotModel,
@@ -36,6 +44,7 @@ def make_simulator(
     Raises:
         UserError: unknown name.
     """
+    check_simulator(name)
     if name == "mujoco":
         from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
 
@@ -52,22 +61,17 @@ def make_simulator(
         return MujocoWarpSimulator(
             robot, num_envs, timestep=timestep, collision=collision, height_field=height_field
         )
-    kind, _, engine = name.partition(":")
-    if kind == "isaac" and engine in ISAAC_ENGINES:
-        try:
-            from humanoid_rl_sim.simulators.isaac import IsaacSimulator
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"simulator {name} needs the package {error.name}: run make isaac, and this with tools/isaac before it"
-            ) from None
-        return IsaacSimulator(
-            robot,
-            num_envs,
-            engine=engine,
-            timestep=timestep,
-            collision=collision,
-            height_field=height_field,
-        )
-    raise UserError(
-        f"unknown simulator '{name}'{nearest(name, SIMULATORS)}; simulators: {', '.join(SIMULATORS)}"
+    try:
+        from humanoid_rl_sim.simulators.isaac import IsaacSimulator
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"simulator {name} needs the package {error.name}: run make isaac, and this with tools/isaac before it"
+        ) from None
+    return IsaacSimulator(
+        robot,
+        num_envs,
+        engine=name.removeprefix("isaac:"),
+        timestep=timestep,
+        collision=collision,
+        height_field=height_field,
     )
