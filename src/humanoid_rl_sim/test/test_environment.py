@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -70,6 +71,18 @@ def test_every_shipped_task_runs_and_stays_finite(make, name):
         assert result.privileged.shape == privileged.shape == (N, environment.privileged_size)
         for value in vars(result).values():
             assert torch.isfinite(value.float()).all()
+
+
+def test_no_tensor_shares_the_read_only_memory_of_the_description(make):
+    """Torch warns where one does, by default only once in a process."""
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="The given NumPy array is not writable")
+            make(load_task("stand"))
+    finally:
+        torch.set_warn_always(always)
 
 
 def test_equal_seeds_give_equal_runs_and_other_seeds_do_not(make):

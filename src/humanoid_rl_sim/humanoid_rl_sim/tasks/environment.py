@@ -215,7 +215,8 @@ class Environment:
         """Size of what the critic sees beside the observation."""
 
         def vector(values) -> torch.Tensor:
-            return torch.as_tensor(values, dtype=torch.float32, device=self.device)
+            # A copy: the description's arrays are read-only, which no tensor can be.
+            return torch.tensor(values, dtype=torch.float32, device=self.device)
 
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros((n, *shape), device=self.device)
