@@ -157,6 +157,14 @@ def test_launch_file_refuses_before_anything_starts(
     assert not (tmp_path / "runs").exists()
 
 
+def test_isaac_without_its_environment_is_refused_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("HUMANOID_RL_ISAAC", raising=False)
+    error = the_error(ros2_launch("deploy", ["sim:=isaac", "engine:=newton"], tmp_path / "runs"))
+    assert "sim:=isaac needs the environment of Isaac Lab: run make isaac" in error
+
+
 @pytest.mark.parametrize(
     ("name", "argument", "expected"),
     [
@@ -165,6 +173,7 @@ def test_launch_file_refuses_before_anything_starts(
         ("train", "engine:=physx", "physx"),
         ("deploy", "polcy:=x", "did you mean 'policy'"),
         ("deploy", "viewer:=rvizz", "rvizz"),
+        ("deploy", "engine:=bullet", "bullet"),
         ("view", "prot:=1", "did you mean 'port'"),
         ("host", "polcy_period:=0.02", "did you mean 'policy_period'"),
         ("deploy", "provider:=rocm", "rocm"),

@@ -106,7 +106,8 @@ def test_policy_of_mujoco_stands_and_runs_on_ovphysx(policy: str, tmp_path: Path
     print(
         f"{policy}: {len(taken) / robot_time:.0f} LowStates/s, real-time factor {robot_time / wall_time:.3f}"
     )
-    assert len(taken) / robot_time == pytest.approx(500.0, rel=0.1)
+    # A busy machine lets this listener miss some.
+    assert np.median(np.diff([state.tick for state in received])) == 2.0
     assert robot_time / wall_time > 0.7
     gravity = np.array([state.imu_accel for state in received]).mean(axis=0)
     np.testing.assert_allclose(np.linalg.norm(gravity), 9.81, atol=0.5)

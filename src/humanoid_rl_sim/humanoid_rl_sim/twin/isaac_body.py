@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -64,6 +66,7 @@ class IsaacBody(Body):
             )
         self.robot, self.timestep, self.hung = robot, timestep, self
         self.device = choose_device(device or ("" if engine == "newton" else "cpu"))
+        mine = _threads()
         with contextlib.ExitStack() as stack:
             self._context, scene = open_session(
                 stack,
@@ -82,6 +85,7 @@ class IsaacBody(Body):
             self._origin = _numbers(scene.env_origins)
             self._set_up()
             self._resources = stack.pop_all()
+        _without_priority(_threads() - mine)
 
     def _set_up(self) -> None:
         robot, articulation = self.robot, self._articulation
@@ -286,3 +290,17 @@ class IsaacBody(Body):
 def _numbers(tensor: torch.Tensor) -> Floats:
     """The first row as a copy on the host."""
     return tensor[0].cpu().numpy().astype(np.float64)
+
+
+def _threads() -> set[int]:
+    """Of this process; empty where the system does not tell."""
+    folder = Path("/proc/self/task")
+    return {int(task.name) for task in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _without_priority(threads: set[int]) -> None:
+    """One of OVPhysX's threads never sleeps. With the twin's real-time priority it uses up the time that the kernel
+    leaves to such threads: all of them then stand still for 50 ms of every second, and the host gives up the robot."""
+    for thread in threads:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
