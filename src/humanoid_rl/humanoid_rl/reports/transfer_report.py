@@ -164,7 +164,7 @@ def _pairs(result: Document) -> str:
             [
                 " - ".join(row["simulators"]),
                 f"{100 * row['success_gap']:.1f}",
-                *(as_text(row["gaps"][key]) for key in keys),
+                *(f"{row['gaps'][key]:.3f}" for key in keys),
                 _mrad(policy["joint_rms_rad"]) if policy else "-",
                 _together(policy["together_s"], policy["seconds"]) if policy else "-",
                 _mrad(air["joint_rms_rad"]),
