@@ -93,6 +93,8 @@ def open_session(
     scene: InteractiveScene = instantiate(scene_cfg)
     with _ovphysx_threads(threads if engine == "ovphysx" else None):
         context.reset()
+    if engine == "newton":
+        _without_kernel_prints()
     return context, scene
 
 
@@ -111,6 +113,14 @@ def _ovphysx_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         ovphysx.PhysXConfig = configure
+
+
+def _without_kernel_prints() -> None:
+    """MuJoCo-Warp prints a line for every robot whose line search ended at its limit, as it often does in a fall."""
+    from isaaclab_newton.physics import NewtonManager
+
+    solver: Any = NewtonManager._solver
+    solver.mjw_model.opt.warn_overflow = False
 
 
 def _without_pinned_memory() -> None:
