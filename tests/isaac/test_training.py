@@ -6,14 +6,16 @@ import os
 import subprocess
 import sys
 
+import pytest
 from humanoid_rl_sim.learning.configuration import load_training_config
 from humanoid_rl_sim.learning.evaluation import evaluate_policy
 from humanoid_rl_sim.learning.policy_export import export_run
 from humanoid_rl_sim.learning.training import train
 
-STEPS, ROBOTS = 250_000, 128
+STEPS, ROBOTS = 150_000, 128
 
 
+@pytest.mark.timeout(1800)
 def test_a_short_training_on_ovphysx_beats_the_joint_gains_alone_in_mujoco(tmp_path):
     config = load_training_config(
         "stand",
