@@ -70,7 +70,8 @@ $(INSTALL)/.built: $(VENV)/.ros $(shell git ls-files -co --exclude-standard src 
 	base_paths=(src); ros2_has_tf2 || base_paths+=(requirements/ros/tf2_msgs)
 	colcon --log-base log build --base-paths "$${base_paths[@]}" --metas colcon.meta --symlink-install \
 	  --build-base build$(SUFFIX) --install-base $(INSTALL) \
-	  --event-handlers console_direct- status- --cmake-args -GNinja -DPython3_EXECUTABLE="$$(command -v python3)"
+	  --event-handlers console_direct- status- --cmake-args -GNinja $(if $(SUFFIX),-DBUILD_TESTING=OFF) \
+	  -DPython3_EXECUTABLE="$$(command -v python3)"
 	touch $@
 
 $(VENV)/bin/pip:
