@@ -107,7 +107,7 @@ def _ovphysx_threads(count: int | None) -> Iterator[None]:
         return
     import ovphysx
 
-    configure = ovphysx.PhysXConfig
+    configure: Any = ovphysx.PhysXConfig
     ovphysx.PhysXConfig = lambda **settings: configure(**settings | {"num_threads": count})
     try:
         yield
