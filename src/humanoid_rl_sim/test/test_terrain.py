@@ -19,7 +19,6 @@ from humanoid_rl_sim.learning.evaluation import evaluate_velocity
 from humanoid_rl_sim.simulators.height_field import Ground
 from humanoid_rl_sim.simulators.mujoco_model import FLOOR, build_mujoco_spec
 from humanoid_rl_sim.simulators.mujoco_warp import MujocoWarpSimulator
-from humanoid_rl_sim.simulators.registry import SIMULATORS
 from humanoid_rl_sim.tasks.cells import Cells
 from humanoid_rl_sim.tasks.configuration import TaskConfig, load_task
 from humanoid_rl_sim.tasks.environment import START_LIFT, Environment
@@ -35,6 +34,8 @@ from humanoid_rl_sim.tasks.terrain import (
 )
 
 CPU = torch.device("cpu")
+SIMULATORS = ("mujoco", "mujoco_warp")
+"""Those of this environment; what the robots of Isaac Lab stand on is in the conformance suite."""
 EVERY_KIND = TerrainConfig(kinds={kind: Severity(0.02, 0.1) for kind in KINDS}, levels=3, cell=6.0)
 ROUGH = load_task("rough")
 
