@@ -188,7 +188,7 @@ class _Writer:
         ):
             prim.GetPrim().AddAppliedSchema(schema)
             value = _short(robot.armature[motor])
-            prim.GetPrim().CreateAttribute(attribute, Sdf.ValueTypeNames.Float).Set(value)
+            prim.GetPrim().CreateAttribute(attribute, Sdf.ValueTypeNames.Float, custom=False).Set(value)
 
     def add_articulation(self, base_link: str) -> None:
         """The tree that hangs from the base. Pairs that overlap by design do not collide."""
@@ -200,7 +200,7 @@ class _Writer:
             ("NewtonArticulationRootAPI", "newton:selfCollisionEnabled"),
         ):
             base.AddAppliedSchema(schema)
-            base.CreateAttribute(name, Sdf.ValueTypeNames.Bool).Set(touches_itself)
+            base.CreateAttribute(name, Sdf.ValueTypeNames.Bool, custom=False).Set(touches_itself)
         if not touches_itself:
             return
         for signature in self._model.exclude_signature:
