@@ -36,6 +36,9 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument("steps", default_value="", description="Environment steps; empty: the task's."),
     DeclareLaunchArgument("seed", default_value="", description="Seed; empty: the task's."),
+    DeclareLaunchArgument(
+        "camera", default_value="", description="Camera of the robot to render, with sim:=isaac (head); empty: none."
+    ),
     DeclareLaunchArgument("name", default_value="", description="Run below runs/; empty: task and time."),
     DeclareLaunchArgument(
         "resume", default_value="false", choices=["true", "false"], description="Go on with that run."
@@ -68,6 +71,7 @@ def bring_up(context: LaunchContext) -> list[Any]:
     else:
         sim = f"isaac:{chosen['engine']}" if chosen["sim"] == "isaac" else chosen["sim"]
         given |= {"sim": sim} if sim else {}
+        given |= {"camera.name": chosen["camera"]} if chosen["camera"] else {}
         config = load_training_config(chosen["task"], given)
     task = load_task(config.task)
     return [
@@ -83,6 +87,7 @@ def bring_up(context: LaunchContext) -> list[Any]:
                 "num_envs": config.num_envs,
                 "steps": config.steps,
                 "seed": config.seed,
+                "camera": "" if resume or config.camera is None else config.camera.name,
                 "run": str(run_dir.resolve()),
                 "resume": resume,
             },

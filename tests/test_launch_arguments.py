@@ -15,7 +15,8 @@ from launch import LaunchContext
 
 DECLARED = {
     "train": {
-        "task", "sim", "engine", "num_envs", "steps", "seed", "name", "resume", "viewer", "port", "domain",
+        "task", "sim", "engine", "num_envs", "steps", "seed", "camera", "name", "resume", "viewer", "port",
+        "domain",
     },
     "deploy": {
         "robot", "model", "variant", "policy", "host", "viewer", "port", "domain", "interface", "confirm", "start",
@@ -77,6 +78,11 @@ REFUSED_BY_THE_FILE = [
     ("train", ["resume:=true", "name:=nowhere"], "no run 'nowhere'"),
     ("train", ["domain:=-1"], "no DDS domain"),
     ("train", ["sim:=isaac"], "run make isaac"),
+    (
+        "train",
+        ["sim:=mujoco", "camera:=head"],
+        "simulator mujoco has no camera; simulators that have one: isaac:",
+    ),
     ("view", ["port:=http"], "no TCP port"),
 ]
 

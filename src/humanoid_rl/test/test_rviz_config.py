@@ -7,6 +7,7 @@ import pytest
 import yaml
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import load_robot
+from humanoid_rl_sim.nodes.camera_topics import IMAGE_TOPICS
 
 #: Classes of rviz_common and rviz_default_plugins (Jazzy), as in their plugins_description.xml.
 KNOWN_CLASSES = {
@@ -19,6 +20,7 @@ KNOWN_CLASSES = {
     "rviz_default_plugins/TF",
     "rviz_default_plugins/MarkerArray",
     "rviz_default_plugins/Odometry",
+    "rviz_default_plugins/Image",
     "rviz_default_plugins/MoveCamera",
     "rviz_default_plugins/Select",
     "rviz_default_plugins/FocusCamera",
@@ -81,7 +83,9 @@ def test_every_topic_is_published_by_a_node_of_this_workspace(config: dict) -> N
         for path in (package / package.name).rglob("*.py")
         if package.name != "humanoid_rl"
     ]
-    for topic in topics(config).keys() - OTHERS_TOPICS:
+    shown = topics(config).keys()
+    assert set(IMAGE_TOPICS.values()) <= shown
+    for topic in shown - OTHERS_TOPICS - set(IMAGE_TOPICS.values()):
         published = re.compile(rf'create_publisher\([^)]*"{re.escape(topic)}"')
         assert any(published.search(source) for source in sources), topic
 

@@ -19,6 +19,7 @@ import numpy as np
 import xacro
 from numpy.typing import NDArray
 
+from . import rotation
 from .errors import UserError, nearest
 from .resources import share_dir
 from .typed_yaml import load_dataclass, load_yaml
@@ -34,6 +35,25 @@ class Gains:
     """[n] Nm/rad"""
     damping: FloatArray
     """[n] Nm s/rad"""
+
+
+@dataclass(frozen=True, eq=False)
+class CameraMount:
+    """A depth camera of the robot and where it sits. Its frame: x forward, y left, z up."""
+
+    frame: str
+    """The description's link of that name."""
+    body: str
+    """The link that carries it, moved by a joint or the base."""
+    position: FloatArray
+    """[3] m, of the camera in the body's frame"""
+    quaternion: FloatArray
+    """[4] w, x, y, z, of the camera in the body's frame"""
+    horizontal_fov: float
+    """rad"""
+    near: float
+    far: float
+    """m along the optical axis: between the two it measures depth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +91,8 @@ class RobotModel:
     """Left, right; the links that carry the soles."""
     default_base_height: float
     """m, base frame above the floor with the soles on it at `default_position`"""
+    cameras: Mapping[str, CameraMount]
+    """By name; no part of `description_hash`."""
 
     @property
     def joint_count(self) -> int:
@@ -114,6 +136,20 @@ class _Gains:
 
 
 @dataclass(frozen=True)
+class _Camera:
+    link: str
+    horizontal_fov: float
+    near: float
+    far: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.horizontal_fov < math.pi:
+            raise ValueError(f"horizontal_fov must be between 0 and pi rad, found {self.horizontal_fov}")
+        if not 0.0 < self.near < self.far:
+            raise ValueError(f"near must be above zero and below far, found {self.near} and {self.far}")
+
+
+@dataclass(frozen=True)
 class _RobotConfig:
     description: str
     base_link: str
@@ -125,6 +161,7 @@ class _RobotConfig:
     joint_order: tuple[str, ...]
     joints: Mapping[str, _Joint]
     gains: Mapping[str, _Gains]
+    cameras: Mapping[str, _Camera] = field(default_factory=dict)
 
 
 def known_robots() -> tuple[str, ...]:
@@ -286,6 +323,43 @@ def build_robot(name: str, variant: str, config: _RobotConfig, urdf: str, where:
         imu_link=config.imu_link,
         foot_links=config.foot_links,
         default_base_height=config.default_base_height,
+        cameras=MappingProxyType(
+            {key: _mount(spec, root, f"{where}: cameras.{key}") for key, spec in config.cameras.items()}
+        ),
+    )
+
+
+def _mount(camera: _Camera, root: ET.Element, where: str) -> CameraMount:
+    """Follows the fixed joints from the camera's link to the one that carries it."""
+    joints = {joint.find("child").get("link", ""): joint for joint in root.findall("joint")}  # type: ignore[union-attr]
+    links = [link.get("name", "") for link in root.findall("link")]
+    if camera.link not in links:
+        raise UserError(f"{where}: the description has no link '{camera.link}'{nearest(camera.link, links)}")
+    body, position, quaternion = camera.link, np.zeros(3), rotation.IDENTITY
+    while body in joints and joints[body].get("type") == "fixed":
+        joint = joints[body]
+        origin = joint.find("origin")
+        xyz, rpy = (
+            np.array(
+                [
+                    float(word)
+                    for word in (origin.get(key, "0 0 0") if origin is not None else "0 0 0").split()
+                ]
+            )
+            for key in ("xyz", "rpy")
+        )
+        local = rotation.from_rpy(*rpy)
+        position = xyz + rotation.rotate(local, position)
+        quaternion = rotation.multiply(local, quaternion)
+        body = joint.find("parent").get("link", "")  # type: ignore[union-attr]
+    return CameraMount(
+        camera.link,
+        body,
+        _array(position),
+        _array(quaternion),
+        camera.horizontal_fov,
+        camera.near,
+        camera.far,
     )
 
 

@@ -387,6 +387,24 @@ CONTRADICTIONS = [
     ),
     ("yaml", ", damping_ratio: 2.0", "", "gains.compliant: give natural_frequency and damping_ratio"),
     ("yaml", "default_base_height", "default_bas_height", "unknown key 'default_bas_height', did you mean"),
+    (
+        "yaml",
+        "link: d435_link",
+        "link: d345_link",
+        "cameras.head: .* no link 'd345_link', did you mean 'd435_link'",
+    ),
+    (
+        "yaml",
+        "near: 0.3, far: 3.0",
+        "near: 3.0, far: 0.3",
+        "cameras.head: near must be above zero and below far",
+    ),
+    (
+        "yaml",
+        "horizontal_fov: 1.518",
+        "horizontal_fov: 87",
+        "cameras.head: horizontal_fov must be between 0 and pi",
+    ),
     ("yaml", "description: g1.urdf.xacro", "description: g2.urdf.xacro", "no such robot description"),
     ("urdf", '<link name="logo_link">', '<link name="head_link">', "two links named 'head_link'"),
     ("urdf", '<xacro:include filename="primitives.xacro"/>', "<unclosed>", "xacro: "),
@@ -429,6 +447,7 @@ def test_hash_ignores_looks_and_notation_but_no_dynamics(share, g1):
     edit(xacro, 'material="accent"', 'material="visor"')
     edit(xacro, 'mass="6.78"', 'mass="6.7800"')
     edit(share / "config" / "robot" / "g1.yaml", "knee: [300, 8]", "knee: [250, 8]")
+    edit(share / "config" / "robot" / "g1.yaml", "near: 0.3", "near: 0.2")
     assert reload() == g1.description_hash
     edit(xacro, 'mass="6.7800"', 'mass="6.7801"')
     heavier = reload()
@@ -440,3 +459,18 @@ def test_hash_ignores_looks_and_notation_but_no_dynamics(share, g1):
 def test_expanded_description_needs_no_files(g1):
     assert "package://" not in g1.urdf
     assert not re.search(r"\$\{|xacro:|<mesh", g1.urdf)
+
+
+def test_the_head_camera_sits_where_the_description_has_it(g1):
+    camera = g1.cameras["head"]
+    assert (camera.frame, camera.body) == ("d435_link", "torso_link")
+    positions = np.random.default_rng(4).uniform(g1.position_lower, g1.position_upper)
+    poses = link_poses(g1, positions)
+    position, quaternion = poses[camera.body]
+    expected_position, expected_quaternion = poses[camera.frame]
+    np.testing.assert_allclose(
+        position + rotation.rotate(quaternion, camera.position), expected_position, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        rotation.multiply(quaternion, camera.quaternion), expected_quaternion, atol=1e-12
+    )

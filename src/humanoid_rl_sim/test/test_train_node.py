@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rclpy
 from humanoid_rl_core.robot import load_robot
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
@@ -71,10 +72,17 @@ class Watcher:
         self.status: list[TrainStatus] = []
         self.joints: list[JointState] = []
         self.transforms: list[TFMessage] = []
+        self.images: dict[str, list[Image]] = {"color": [], "depth": []}
+        self.calibrations: list[CameraInfo] = []
         latest = QoSProfile(depth=5)
         self.node.create_subscription(TrainStatus, "/train/status", self.status.append, latest)
         self.node.create_subscription(JointState, "/joint_states", self.joints.append, latest)
         self.node.create_subscription(TFMessage, "/tf", self.transforms.append, latest)
+        for channel, images in self.images.items():
+            self.node.create_subscription(Image, f"/train/camera/{channel}/image_raw", images.append, latest)
+        self.node.create_subscription(
+            CameraInfo, "/train/camera/depth/camera_info", self.calibrations.append, latest
+        )
         self.services = {
             name: self.node.create_client(kind, f"/train/{name}")
             for name, kind in (
@@ -119,7 +127,8 @@ def watcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher]:
 @pytest.mark.parametrize("sim", SIMULATORS)
 def test_a_training_is_seen_paused_saved_stopped_and_resumed_as_it_was(tmp_path, watcher, sim):
     run = tmp_path / "run"
-    process = start(tmp_path, task="stand", sim=sim, num_envs=8, steps=10_000_000, seed=1, run=run)
+    camera = {"camera": "head"} if sim.startswith("isaac:") else {}
+    process = start(tmp_path, task="stand", sim=sim, num_envs=8, steps=10_000_000, seed=1, run=run, **camera)
     try:
         until(lambda: watcher.status and watcher.status[-1].phase == "training")
         until(lambda: watcher.status[-1].steps > 0 and watcher.joints and watcher.transforms)
@@ -132,6 +141,16 @@ def test_a_training_is_seen_paused_saved_stopped_and_resumed_as_it_was(tmp_path,
         (base,) = watcher.transforms[-1].transforms
         assert (base.header.frame_id, base.child_frame_id) == ("odom", robot.base_link)
         assert 0.2 < base.transform.translation.z < 1.2
+        if camera:
+            until(lambda: all(watcher.images.values()) and watcher.calibrations)
+            color, depth = (watcher.images[channel][-1] for channel in ("color", "depth"))
+            assert (color.encoding, depth.encoding) == ("rgb8", "32FC1")
+            assert (depth.width, depth.height) == (color.width, color.height) == (64, 40)
+            pixels = np.frombuffer(bytes(depth.data), np.float32)
+            seen = pixels[np.isfinite(pixels)]
+            # It looks down at the ground before a robot that stands or falls.
+            assert len(seen) > 0.2 * len(pixels) and 0.3 <= seen.min() <= seen.max() <= 3.0
+            assert watcher.calibrations[-1].width == 64
 
         watcher.call("pause")
         until(lambda: watcher.status[-1].phase == "paused")

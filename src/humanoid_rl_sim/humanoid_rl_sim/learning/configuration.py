@@ -13,7 +13,8 @@ from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml, parse_yaml
 
-from humanoid_rl_sim.simulators.registry import SIMULATORS
+from humanoid_rl_sim.simulators.camera import CameraConfig
+from humanoid_rl_sim.simulators.registry import SIMULATORS, check_camera
 from humanoid_rl_sim.tasks.configuration import task_names
 
 
@@ -132,6 +133,8 @@ class TrainingConfig:
     evaluation_interval: int = 500_000
     """Environment steps between two evaluations; the best model is kept by them."""
     evaluation_episodes: int = 64
+    camera: CameraConfig | None = None
+    """Renders what the robots see, for viewers and for learners of one's own: these policies do not look at it."""
     ppo: PpoConfig = field(default_factory=PpoConfig)
     """Read where the algorithm is ppo."""
     sac: SacConfig = field(default_factory=SacConfig)
@@ -160,6 +163,8 @@ class TrainingConfig:
             raise UserError(
                 f"unknown simulator '{self.sim}'{nearest(self.sim, SIMULATORS)}; simulators: {', '.join(SIMULATORS)}"
             )
+        if self.camera is not None:
+            check_camera(self.sim)
 
     def _check_ppo(self) -> None:
         if self.num_envs * self.ppo.rollout_steps % self.ppo.minibatches:

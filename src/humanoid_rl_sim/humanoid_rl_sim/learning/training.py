@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from humanoid_rl_core.errors import UserError
+from humanoid_rl_core.robot import load_robot
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
@@ -383,6 +384,8 @@ def train(
         learner.refuse_torchrun()
     task = load_task(config.task)
     learner.check(task)
+    if config.camera is not None:
+        config.camera.mount(load_robot(task.robot, task.variant))
     if is_main():
         prepare_run_directory(run_dir, config, resume=resume)
     ranks = join(on_gpu=config.sim != "mujoco" and torch.cuda.is_available())
@@ -391,7 +394,11 @@ def train(
         # TF32: ten times the speed, and noise far below the gradient's.
         torch.set_float32_matmul_precision("high")
     environment = make_environment(
-        task, config.sim, config.num_envs, seed=config.seed + SEED_STRIDE * ranks.rank
+        task,
+        config.sim,
+        config.num_envs,
+        seed=config.seed + SEED_STRIDE * ranks.rank,
+        camera=config.camera,
     )
     env = Sb3VecEnv(environment, action_bound=learner.action_bound)
     control.environment = environment

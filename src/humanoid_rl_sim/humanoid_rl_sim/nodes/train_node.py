@@ -32,6 +32,7 @@ from humanoid_rl_sim.learning.configuration import (
 from humanoid_rl_sim.learning.run_files import latest_checkpoint
 from humanoid_rl_sim.learning.training import train
 from humanoid_rl_sim.learning.training_control import TrainingControl, TrainingProgress
+from humanoid_rl_sim.nodes.camera_topics import CameraTopics
 
 DEFAULT_TASK = "stand"
 STATUS_PERIOD = 1.0
@@ -43,8 +44,9 @@ class TrainNode(Node):
     """Publishes a training run that another thread works on.
 
     Topics: /train/status (1 Hz); of environment 0 at 30 Hz: /joint_states, /tf (odom -> base link) and
-    /train/markers (commanded and actual velocity). Services: /train/pause, /train/resume, /train/stop
-    (std_srvs/Trigger) and /train/checkpoint.
+    /train/markers (commanded and actual velocity); of its camera, in a run that has one, its images below
+    /train/camera (`CameraTopics`). Services: /train/pause, /train/resume, /train/stop (std_srvs/Trigger) and
+    /train/checkpoint.
     """
 
     def __init__(self) -> None:
@@ -53,6 +55,7 @@ class TrainNode(Node):
         self.run_dir = Path()
         self._config: TrainingConfig | None = None
         self._progress: TrainingProgress | None = None
+        self._camera: CameraTopics | None = None
         latest = QoSProfile(depth=1)
         self._status = self.create_publisher(TrainStatus, "/train/status", latest)
         self._joint_states = self.create_publisher(JointState, "/joint_states", latest)
@@ -65,7 +68,7 @@ class TrainNode(Node):
         self.create_timer(PREVIEW_PERIOD, self._publish_preview)
 
     def read_configuration(self) -> tuple[TrainingConfig, Path, bool]:
-        """Declare and read the parameters task, sim, num_envs, steps, seed, run and resume.
+        """Declare and read the parameters task, sim, num_envs, steps, seed, camera, run and resume.
 
         0, -1 (seed) and "" keep what the configuration file says; the task is then `stand`. With resume they keep
         what the run's own config.yaml says, of which only the steps may change.
@@ -74,7 +77,7 @@ class TrainNode(Node):
             UserError: a parameter has no valid value, or makes another run of the one to resume.
         """
         defaults = {
-            "task": "", "sim": "", "num_envs": 0, "steps": 0, "seed": -1, "run": "", "resume": False
+            "task": "", "sim": "", "num_envs": 0, "steps": 0, "seed": -1, "camera": "", "run": "", "resume": False
         }  # fmt: skip
         given: dict[str, Any] = {
             name: self.declare_parameter(name, default).value for name, default in defaults.items()
@@ -84,6 +87,8 @@ class TrainNode(Node):
             for name in ("task", "sim", "num_envs", "steps", "seed")
             if given[name] != defaults[name]
         }
+        if given["camera"]:
+            overrides["camera.name"] = str(given["camera"])
         task = given["task"] or DEFAULT_TASK
         self.run_dir = Path(given["run"] or f"runs/{Path(task).stem}").expanduser().resolve()
         resume = bool(given["resume"])
@@ -125,6 +130,8 @@ class TrainNode(Node):
             return
         # Read while the training thread writes: a picture may mix two steps, which no viewer can see.
         state, robot = environment.simulator.state, environment.robot
+        if self._camera is None and environment.simulator.camera is not None:
+            self._camera = CameraTopics(self, environment.simulator.camera, robot)
         stamp = self.get_clock().now().to_msg()
         joints = JointState(name=list(robot.joint_names))
         joints.header.stamp = stamp
@@ -163,6 +170,8 @@ class TrainNode(Node):
             arrow.color.a = 0.9
             markers.markers.append(arrow)
         self._markers.publish(markers)
+        if self._camera is not None:
+            self._camera.publish(environment.images)
 
     def _pause(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self.control.pause()

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from humanoid_rl_core.robot import Gains, RobotModel
 
+from humanoid_rl_sim.simulators.camera import CameraConfig, Images
 from humanoid_rl_sim.simulators.height_field import HeightField
 
 Collision = Literal["feet", "self", "full"]
@@ -145,6 +146,8 @@ class Simulator(ABC):
     """Whether everything a control step calls can be captured in a CUDA graph."""
     height_field: HeightField | None = None
     """The ground, the same for all; None where it is level and at height 0."""
+    camera: CameraConfig | None = None
+    """What every robot carries; None without."""
     state: SimulationState
     properties: ModelProperties
     """As last set."""
@@ -189,6 +192,14 @@ class Simulator(ABC):
     @abstractmethod
     def set_properties(self, properties: ModelProperties) -> None:
         """Give every environment its own physical properties."""
+
+    def images(self) -> Images:
+        """What the cameras see now, rendered when asked for; the tensors are fresh.
+
+        Raises:
+            ValueError: there is no camera.
+        """
+        raise ValueError("the simulator has no camera")
 
     @abstractmethod
     def close(self) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from humanoid_rl_core.robot import Gains, RobotModel
 from isaaclab.assets import Articulation
-from isaaclab.sensors import ContactSensor
+from isaaclab.sensors import Camera, ContactSensor
 from isaaclab.utils.warp.proxy_array import ProxyArray
 
+from humanoid_rl_sim.simulators.camera import CameraConfig, Channel, Images
 from humanoid_rl_sim.simulators.contract import (
     Collision,
     InitialState,
@@ -26,7 +27,7 @@ from humanoid_rl_sim.simulators.contract import (
 )
 from humanoid_rl_sim.simulators.height_field import HeightField
 from humanoid_rl_sim.simulators.isaac_friction import friction_setter
-from humanoid_rl_sim.simulators.isaac_scene import contact_sensor, touching_links
+from humanoid_rl_sim.simulators.isaac_scene import DATA_TYPES, contact_sensor, touching_links
 from humanoid_rl_sim.simulators.isaac_session import choose_device, open_session
 from humanoid_rl_sim.simulators.mujoco_model import add_sole_sites, build_mujoco_spec
 from humanoid_rl_sim.simulators.quaternion import rotate
@@ -47,10 +48,11 @@ class IsaacSimulator(Simulator):
         device: "cuda", "cuda:1", "cpu"; "" is the GPU where there is one.
         collision: what collides.
         height_field: the ground; level without.
+        camera: what every robot carries.
         headless: False opens the engine's own window (Isaac Sim's, or Newton's viewer).
 
     Raises:
-        UserError: unknown engine, no such device, or another simulation is still open in this process.
+        UserError: unknown engine, no such camera or device, or another simulation is still open in this process.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class IsaacSimulator(Simulator):
         device: str = "",
         collision: Collision = "feet",
         height_field: HeightField | None = None,
+        camera: CameraConfig | None = None,
         headless: bool = True,
     ) -> None:
         device = choose_device(device)
         self.robot, self.num_envs, self.timestep = robot, num_envs, timestep
         self.height_field, self.engine, self.collision = height_field, engine, collision
+        self.camera = camera
         self.device = torch.device(device)
         links = touching_links(robot, collision)
         with contextlib.ExitStack() as stack:
@@ -81,6 +85,7 @@ class IsaacSimulator(Simulator):
                 collision=collision,
                 sensed_links=links,
                 height_field=height_field,
+                camera=camera,
                 headless=headless,
             )
             self._robot: Articulation = self._scene["robot"]
@@ -186,6 +191,21 @@ class IsaacSimulator(Simulator):
             arm = rotate(_scalar_first(quat[:, body]), self._soles[foot])
             state.foot_pos[rows, foot] = position[:, body] + arm - self._origins[rows]
             state.foot_vel[rows, foot] = linear[:, body] + torch.linalg.cross(angular[:, body], arm)
+
+    def images(self) -> Images:
+        if self.camera is None:
+            raise ValueError("the simulator was made without a camera")
+        sensor: Camera = self._scene["camera"]
+        output, mount = sensor.data.output, self.camera.mount(self.robot)
+        assert output is not None
+        rendered: dict[Channel, torch.Tensor] = {
+            channel: output[DATA_TYPES[channel]].torch.clone() for channel in self.camera.channels
+        }
+        depth = rendered.get("depth")
+        if depth is not None:
+            depth = depth.squeeze(-1)
+            depth = torch.where((depth >= mount.near) & (depth <= mount.far), depth, 0.0)
+        return Images(rendered.get("color"), depth)
 
     def _touches_itself(self) -> torch.Tensor:
         """[N] bool: some link is pressed by more than the ground."""

@@ -7,6 +7,7 @@ environments share.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,10 +20,12 @@ from humanoid_rl_core.robot import RobotModel
 from isaaclab.actuators import ImplicitActuatorCfg
 from isaaclab.assets import ArticulationCfg, AssetBaseCfg
 from isaaclab.physics import PhysicsCfg
+from isaaclab.renderers import RendererCfg
 from isaaclab.scene import InteractiveSceneCfg
-from isaaclab.sensors import ContactSensorCfg, ImuCfg
+from isaaclab.sensors import CameraCfg, ContactSensorCfg, ImuCfg
 from isaaclab.utils import configclass
 
+from humanoid_rl_sim.simulators.camera import CameraConfig, Channel
 from humanoid_rl_sim.simulators.contract import Collision
 from humanoid_rl_sim.simulators.ground_usd import write_ground_usd
 from humanoid_rl_sim.simulators.height_field import HeightField
@@ -31,6 +34,8 @@ from humanoid_rl_sim.simulators.robot_usd import write_robot_usd
 
 GROUND = "/World/ground"
 ROBOT = "{ENV_REGEX_NS}/Robot"
+DATA_TYPES: Mapping[Channel, str] = {"color": "rgb", "depth": "distance_to_image_plane"}
+"""Isaac Lab's names of what a camera renders."""
 SPACING = 2.5
 """m between neighbouring robots on level ground, so that the broad phase need not look at pairs. On a height field
 they stand where the task puts them, in each other's places too: they do not collide either way."""
@@ -49,6 +54,8 @@ class Engine:
     """How an engine of PhysX's combines the two."""
     ground_filter: str
     """The key of a contact sensor that tells the ground's share of the force."""
+    renderer: Callable[[], RendererCfg]
+    """What renders camera images."""
 
 
 def _newton(height_field: bool) -> PhysicsCfg:
@@ -84,10 +91,22 @@ def _isaacsim(height_field: bool) -> PhysicsCfg:
     return PhysxCfg(enable_enhanced_determinism=True)
 
 
+def _warp_renderer() -> RendererCfg:
+    from isaaclab_newton.renderers import NewtonWarpRendererCfg
+
+    return NewtonWarpRendererCfg()
+
+
+def _rtx_renderer() -> RendererCfg:
+    from isaaclab_physx.renderers import IsaacRtxRendererCfg
+
+    return IsaacRtxRendererCfg()
+
+
 ENGINES: Mapping[str, Engine] = {
-    "newton": Engine(_newton, 1e-3, "max", "filter_shape_prim_expr"),
-    "ovphysx": Engine(_ovphysx, 1.0, "multiply", "filter_prim_paths_expr"),
-    "isaacsim": Engine(_isaacsim, 1.0, "multiply", "filter_prim_paths_expr"),
+    "newton": Engine(_newton, 1e-3, "max", "filter_shape_prim_expr", _warp_renderer),
+    "ovphysx": Engine(_ovphysx, 1.0, "multiply", "filter_prim_paths_expr", _warp_renderer),
+    "isaacsim": Engine(_isaacsim, 1.0, "multiply", "filter_prim_paths_expr", _rtx_renderer),
 }
 """By the name users give them (`sim:=isaac engine:=NAME`)."""
 
@@ -99,6 +118,7 @@ class SceneCfg(InteractiveSceneCfg):
     ground: AssetBaseCfg | None = None
     robot: ArticulationCfg | None = None
     imu: ImuCfg | None = None
+    camera: CameraCfg | None = None
 
 
 def scene_configuration(
@@ -110,14 +130,16 @@ def scene_configuration(
     collision: Collision,
     height_field: HeightField | None,
     sensed_links: Sequence[str],
+    camera: CameraConfig | None = None,
 ) -> SceneCfg:
-    """Ground, robots, the contact sensors of some links, and IMU; writes the USD files they come from into `folder`.
+    """Ground, robots, contact sensors of some links, IMU, camera; writes the USD files they come from into `folder`.
 
     Joints are in motor order. Armature, effort limits and the stiff gains are the robot model's; velocity is not
     limited, as in the other simulators.
     """
     robot_file, ground_file = folder / "robot.usda", folder / "ground.usda"
-    write_robot_usd(robot, robot_file, collision=collision, height_field=height_field)
+    mount = None if camera is None else camera.mount(robot)
+    write_robot_usd(robot, robot_file, collision=collision, height_field=height_field, camera=mount)
     write_ground_usd(
         ground_file, height_field, friction=engine.ground_friction, combination=engine.friction_combination
     )
@@ -147,6 +169,7 @@ def scene_configuration(
             actuators={"motors": motors},
         ),
         imu=ImuCfg(prim_path=f"{ROBOT}/{robot.base_link}", offset=ImuCfg.OffsetCfg(pos=imu_position(robot))),
+        camera=None if camera is None else _camera(camera, robot, engine),
     )
     for link in sensed_links:
         sensor = ContactSensorCfg(prim_path=f"{ROBOT}/{link}", track_friction_forces=True)
@@ -154,6 +177,29 @@ def scene_configuration(
             setattr(sensor, engine.ground_filter, [f"{GROUND}/shape"])
         setattr(scene, contact_sensor(link), sensor)
     return scene
+
+
+def _camera(camera: CameraConfig, robot: RobotModel, engine: Engine) -> CameraCfg:
+    mount = camera.mount(robot)
+    x, y, z = mount.position.tolist()
+    qw, qx, qy, qz = mount.quaternion.tolist()
+    half_width = math.tan(0.5 * mount.horizontal_fov)
+    # The farthest corner of the image is farther from the lens than `far` is along its axis.
+    corner = math.hypot(1.0, half_width, half_width * camera.height / camera.width)
+    return CameraCfg(
+        prim_path=f"{ROBOT}/{mount.body}/{camera.name}_camera",
+        offset=CameraCfg.OffsetCfg(pos=(x, y, z), rot=(qx, qy, qz, qw), convention="world"),
+        spawn=sim_utils.PinholeCameraCfg(
+            focal_length=1.0,
+            horizontal_aperture=2.0 * half_width,
+            clipping_range=(mount.near, mount.far * corner),
+        ),
+        width=camera.width,
+        height=camera.height,
+        data_types=[DATA_TYPES[channel] for channel in camera.channels],
+        update_latest_camera_pose=True,
+        renderer_cfg=engine.renderer(),
+    )
 
 
 def touching_links(robot: RobotModel, collision: Collision) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from isaaclab.app import launch_simulation
 from isaaclab.scene import InteractiveScene
 from isaaclab.utils import instantiate
 
+from humanoid_rl_sim.simulators.camera import CameraConfig
 from humanoid_rl_sim.simulators.contract import Collision
 from humanoid_rl_sim.simulators.height_field import HeightField
 from humanoid_rl_sim.simulators.isaac_scene import ENGINES, scene_configuration
@@ -45,6 +46,7 @@ def open_session(
     collision: Collision,
     sensed_links: Sequence[str],
     height_field: HeightField | None = None,
+    camera: CameraConfig | None = None,
     headless: bool = True,
     threads: int | None = None,
 ) -> tuple[sim_utils.SimulationContext, InteractiveScene]:
@@ -60,6 +62,7 @@ def open_session(
         collision: what collides.
         sensed_links: the links that get a contact sensor.
         height_field: the ground; level without.
+        camera: what every robot carries.
         headless: False opens the engine's own window (Isaac Sim's, or Newton's viewer).
         threads: of OVPhysX beside the caller's; None for Isaac Lab's choice.
 
@@ -74,7 +77,12 @@ def open_session(
     choice = ENGINES[engine]
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="humanoid_rl_isaac_")))
     physics = choice.physics(height_field is not None)
-    launcher = {"device": device, "headless": headless, "visualizer": [] if headless else None}
+    launcher = {
+        "device": device,
+        "headless": headless,
+        "visualizer": [] if headless else None,
+        "enable_cameras": camera is not None,
+    }
     stack.enter_context(launch_simulation(physics, launcher))
     configuration = sim_utils.SimulationCfg(
         dt=timestep, device=device, physics=physics, save_logs_to_file=False
@@ -89,6 +97,7 @@ def open_session(
         collision=collision,
         height_field=height_field,
         sensed_links=sensed_links,
+        camera=camera,
     )
     scene: InteractiveScene = instantiate(scene_cfg)
     with _ovphysx_threads(threads if engine == "ovphysx" else None):

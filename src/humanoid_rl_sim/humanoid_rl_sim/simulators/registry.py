@@ -5,6 +5,7 @@ from __future__ import annotations
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.robot import RobotModel
 
+from humanoid_rl_sim.simulators.camera import CameraConfig
 from humanoid_rl_sim.simulators.contract import Collision, Simulator
 from humanoid_rl_sim.simulators.height_field import HeightField
 
@@ -22,6 +23,13 @@ def check_simulator(name: str) -> None:
         )
 
 
+def check_camera(name: str) -> None:
+    """Raises UserError unless the simulator renders what a camera sees."""
+    if not name.startswith("isaac:"):
+        engines = ", ".join(f"isaac:{engine}" for engine in ISAAC_ENGINES)
+        raise UserError(f"simulator {name} has no camera; simulators that have one: {engines}")
+
+
 def make_simulator(
     name: str,
     robot: RobotModel,
@@ -30,6 +38,7 @@ def make_simulator(
     timestep: float,
     collision: Collision = "feet",
     height_field: HeightField | None = None,
+    camera: CameraConfig | None = None,
 ) -> Simulator:
     """A simulator with `num_envs` copies of `robot`; imports its engine only now.
 
@@ -40,11 +49,14 @@ def make_simulator(
         timestep: physics step in s.
         collision: what collides: the soles with the ground, the robot also with itself, or all with all.
         height_field: the ground; level without.
+        camera: what every robot carries.
 
     Raises:
-        UserError: unknown name.
+        UserError: unknown name, or a camera in a simulator that renders none.
     """
     check_simulator(name)
+    if camera is not None:
+        check_camera(name)
     if name == "mujoco":
         from humanoid_rl_sim.simulators.mujoco import MujocoSimulator
 
@@ -74,4 +86,5 @@ def make_simulator(
         timestep=timestep,
         collision=collision,
         height_field=height_field,
+        camera=camera,
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 from humanoid_rl_core.errors import UserError
-from humanoid_rl_core.robot import RobotModel, load_robot
+from humanoid_rl_core.robot import CameraMount, RobotModel, load_robot
 from numpy.typing import NDArray
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdShade
 
@@ -34,6 +34,8 @@ HASH_KEY = "description_hash"
 """In the layer's custom data: the description that the file was made from (`RobotModel.description_hash`)."""
 SIGNIFICANT = 9
 """Digits of a number in the file, so that another processor's last bit does not change it."""
+LENS_CLEARANCE = 0.03
+"""m around a camera that are kept free of visual shapes: a lens's housing has a window, a primitive has none."""
 
 Floats = NDArray[np.float64]
 
@@ -44,6 +46,7 @@ def robot_usd(
     collision: Collision = "full",
     height_field: HeightField | None = None,
     visual: bool = True,
+    camera: CameraMount | None = None,
 ) -> Usd.Stage:
     """The robot alone, in memory; `stage.GetRootLayer().Export(path)` writes it.
 
@@ -52,6 +55,7 @@ def robot_usd(
         collision: which shapes collide: with "feet" the soles alone, else all but those of neighbours.
         height_field: the ground it is for (`mujoco_model` rounds the soles on one); not part of the file.
         visual: what is to be seen too, not only what collides.
+        camera: one that looks out of the robot; the shapes of its housing are left out (`LENS_CLEARANCE`).
     """
     model = build_mujoco_spec(robot, collision=collision, height_field=height_field, visual=visual).compile()
     stage = Usd.Stage.CreateInMemory(f"{robot.name}.usda")
@@ -65,7 +69,7 @@ def robot_usd(
     data.qpos[:] = model.qpos0
     data.qpos[:3] = 0.0
     mujoco.mj_kinematics(model, data)
-    writer = _Writer(stage, model, data, root.GetPath(), collision)
+    writer = _Writer(stage, model, data, root.GetPath(), collision, camera)
     for body in range(1, model.nbody):
         writer.add_body(body)
     for name in robot.joint_names:
@@ -84,9 +88,10 @@ class _Writer:
         data: mujoco.MjData,
         root: Sdf.Path,
         collision: Collision,
+        camera: CameraMount | None,
     ) -> None:
         self._stage, self._model, self._data, self._root = stage, model, data, root
-        self._collision = collision
+        self._collision, self._camera = collision, camera
         UsdGeom.Scope.Define(stage, root.AppendChild("materials"))
         UsdGeom.Scope.Define(stage, root.AppendChild("joints"))
         self._sole = UsdShade.Material.Define(stage, root.AppendPath("materials/sole"))
@@ -119,6 +124,8 @@ class _Writer:
         model = self._model
         visual = model.geom_group[geom] == VISUAL_GROUP
         if not visual and self._collision == "feet" and model.geom_priority[geom] == 0:
+            return
+        if visual and self._blocks_camera(geom):
             return
         name = model.geom(geom).name or f"{'visual' if visual else 'collision'}_{number}"
         path = body.AppendChild(name)
@@ -153,6 +160,12 @@ class _Writer:
         if model.geom_priority[geom] > 0:
             binding = UsdShade.MaterialBindingAPI.Apply(shape.GetPrim())
             binding.Bind(self._sole, UsdShade.Tokens.weakerThanDescendants, "physics")
+
+    def _blocks_camera(self, geom: int) -> bool:
+        camera, model = self._camera, self._model
+        if camera is None or model.body(int(model.geom_bodyid[geom])).name != camera.body:
+            return False
+        return _distance(model, geom, camera.position) < LENS_CLEARANCE
 
     def add_joint(self, name: str, robot: RobotModel) -> None:
         model, motor = self._model, robot.joint_names.index(name)
@@ -215,10 +228,11 @@ def write_robot_usd(
     *,
     collision: Collision = "full",
     height_field: HeightField | None = None,
+    camera: CameraMount | None = None,
 ) -> None:
     """`robot_usd` as a text file (.usda), whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp.usda")
-    stage = robot_usd(robot, collision=collision, height_field=height_field)
+    stage = robot_usd(robot, collision=collision, height_field=height_field, camera=camera)
     stage.GetRootLayer().Export(str(temporary))
     temporary.replace(path)
 
@@ -226,6 +240,23 @@ def write_robot_usd(
 def _place(xform: UsdGeom.Xformable, position: Floats, quaternion: Floats) -> None:
     xform.AddTranslateOp(UsdGeom.XformOp.PrecisionDouble).Set(Gf.Vec3d(*map(_short, position)))
     xform.AddOrientOp(UsdGeom.XformOp.PrecisionDouble).Set(Gf.Quatd(*map(_short, quaternion)))
+
+
+def _distance(model: mujoco.MjModel, geom: int, point: Floats) -> float:
+    """m from a point in the body's frame to a capsule, sphere, cylinder or box of that body; not positive inside."""
+    inverse, local = np.zeros(4), np.zeros(3)
+    mujoco.mju_negQuat(inverse, model.geom_quat[geom])
+    mujoco.mju_rotVecQuat(local, point - model.geom_pos[geom], inverse)
+    size, radial = model.geom_size[geom], math.hypot(local[0], local[1])
+    match mujoco.mjtGeom(model.geom_type[geom]):
+        case mujoco.mjtGeom.mjGEOM_BOX:
+            return float(np.linalg.norm(np.maximum(np.abs(local) - size, 0.0)))
+        case mujoco.mjtGeom.mjGEOM_CYLINDER:
+            return math.hypot(max(radial - size[0], 0.0), max(abs(local[2]) - size[1], 0.0))
+        case mujoco.mjtGeom.mjGEOM_CAPSULE:
+            return math.hypot(radial, max(abs(local[2]) - size[1], 0.0)) - float(size[0])
+        case _:
+            return float(np.linalg.norm(local)) - float(size[0])
 
 
 def _short(value: float) -> float:

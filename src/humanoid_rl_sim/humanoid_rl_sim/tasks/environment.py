@@ -18,6 +18,7 @@ from humanoid_rl_core.height_scan import HeightScan
 from humanoid_rl_core.policy_graph import ObservationTerm, PolicyGraph, projected_gravity
 from humanoid_rl_core.robot import Gains, RobotModel
 
+from humanoid_rl_sim.simulators.camera import Images
 from humanoid_rl_sim.simulators.contract import InitialState, ModelProperties, Simulator
 from humanoid_rl_sim.tasks import rewards, terminations
 from humanoid_rl_sim.tasks.cells import Cells
@@ -245,6 +246,10 @@ class Environment:
         self.training_progress = torch.zeros((), device=self.device)
         """Fraction of the training that is done; the learner fills it in, in place."""
         self.episode_steps = torch.zeros(n, dtype=torch.long, device=self.device)
+        self.images: Images | None = None
+        """What the robots' cameras saw last: at the last reset of all, or a multiple of the camera's period after it.
+        None without a camera. Black, and without depth, for a robot whose new episode began after that."""
+        self._steps_to_image = 0
 
         self.view = StepView(
             robot=self.robot,
@@ -323,6 +328,8 @@ class Environment:
         """Start new episodes. Returns observation [N, observation_size] and privileged [N, privileged_size]."""
         self._reset(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
         self._update_view()
+        self._steps_to_image = 0
+        self._take_images()
         return self._next_observation(), self._privileged()
 
     def step(self, action: torch.Tensor) -> StepResult:
@@ -356,6 +363,7 @@ class Environment:
         self._command_left -= self.task.control_period
         self._resample_command(self._command_left <= 0.0)
         self._update_frame()
+        self._take_images()
         return StepResult(
             observation=self._next_observation(),
             reward=reward,
@@ -530,6 +538,18 @@ class Environment:
         if self.cells is not None:
             parts.append(self.depth(self.cells.scan_points).clamp(-SCAN_CLIP, SCAN_CLIP))
         return torch.cat(parts, 1)
+
+    def _take_images(self) -> None:
+        """At every period of the camera; between two, robots that were reset have none."""
+        camera = self.simulator.camera
+        if camera is None:
+            return
+        if self._steps_to_image == 0:
+            self.images = self.simulator.images()
+            self._steps_to_image = max(1, round(camera.period / self.task.control_period))
+        elif self.images is not None:
+            self.images = self.images.without(self.episode_steps == 0)
+        self._steps_to_image -= 1
 
     # -- events ------------------------------------------------------------------------------------------------
 

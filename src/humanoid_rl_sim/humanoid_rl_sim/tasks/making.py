@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from humanoid_rl_core.robot import load_robot
 
+from humanoid_rl_sim.simulators.camera import CameraConfig
 from humanoid_rl_sim.simulators.contract import Collision
 from humanoid_rl_sim.simulators.registry import make_simulator
 from humanoid_rl_sim.tasks.configuration import TaskConfig
@@ -20,6 +21,7 @@ def make_environment(
     training: bool = True,
     collision: Collision | None = None,
     level: bool = False,
+    camera: CameraConfig | None = None,
 ) -> Environment:
     """The task's robot on the task's ground in the simulator of that name.
 
@@ -31,9 +33,10 @@ def make_environment(
         training: False turns observation noise, pushes, latency, randomisation and curricula off.
         collision: what collides; the task's choice without.
         level: on level ground in place of the task's terrain.
+        camera: what every robot carries; its images are `Environment.images`.
 
     Raises:
-        UserError: unknown robot or simulator, or a simulator whose engine is not installed.
+        UserError: unknown robot or simulator, a simulator whose engine is not installed, or one without cameras.
     """
     terrain = make_terrain(task.terrain) if task.terrain and not level else None
     simulator = make_simulator(
@@ -43,5 +46,6 @@ def make_environment(
         timestep=task.physics_timestep,
         collision=collision or task.collision,
         height_field=terrain.field if terrain else None,
+        camera=camera,
     )
     return Environment(task, simulator, seed=seed, training=training, terrain=terrain, level=level)
