@@ -42,7 +42,7 @@ class Played:
     log: dict[str, float] = field(default_factory=dict)
     """What Isaac Lab's command and reward managers log when an episode ends: the mean over the episodes."""
     velocities: list[tuple[float, float, float]] = field(default_factory=list)
-    """Of each survived episode: mean m/s forward, m/s left, rad/s, after `SETTLING`."""
+    """Of each survived episode longer than `SETTLING`: mean m/s forward, m/s left, rad/s, after it."""
     errors: list[tuple[float, float]] = field(default_factory=list)
     """Of the same: distance of that mean from the command, m/s and rad/s."""
 
@@ -131,10 +131,11 @@ def run(environment: ManagerBasedRLEnv, batch: OnnxBatch) -> Played:
             if not started.any():
                 continue
             _note(played, environment, started, extras["log"])
-            for i in (truncated & ~terminated).nonzero().squeeze(-1).tolist():
-                forward, left, turning = (moved[i] / steps[i].clamp(min=1.0)).tolist()
+            survived = truncated & ~terminated
+            played.survived += int(survived.sum())
+            for i in (survived & (steps > 0.0)).nonzero().squeeze(-1).tolist():
+                forward, left, turning = (moved[i] / steps[i]).tolist()
                 vx, vy, yaw_rate = command[i].tolist()
-                played.survived += 1
                 played.velocities.append((forward, left, turning))
                 played.errors.append((math.hypot(forward - vx, left - vy), abs(turning - yaw_rate)))
             moved[started], steps[started] = 0.0, 0.0
