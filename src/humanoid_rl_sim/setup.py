@@ -19,6 +19,8 @@ setup(
         "console_scripts": [
             "robot_twin = humanoid_rl_sim.nodes.robot_twin:main",
             "train_node = humanoid_rl_sim.nodes.train_node:main",
-        ]
+        ],
+        # Where Isaac Lab's own commands look for environments.
+        "isaaclab.tasks": ["humanoid_rl = humanoid_rl_sim.isaac_lab"],
     },
 )

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import humanoid_rl_sim.simulators
+import humanoid_rl_sim
 
 
 def test_isaac_labs_own_types_agree():
-    (folder,) = humanoid_rl_sim.simulators.__path__
-    files = sorted(Path(folder).glob("isaac*.py"))
-    assert len(files) >= 3
+    (folder,) = humanoid_rl_sim.__path__
+    files = sorted((*Path(folder).glob("simulators/isaac*.py"), *Path(folder).glob("isaac_lab/*.py")))
+    assert len(files) >= 8
     check = subprocess.run(
         [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, *map(str, files)],
         capture_output=True,

@@ -60,6 +60,12 @@ def mjlab_terms() -> dict[str, dict[str, Any]]:
     return {name: {} for name in NAMES["mjlab"]}
 
 
+def lab_terms(**changes: Any) -> dict[str, dict[str, Any]]:
+    """The terms of unitree_rl_lab's velocity task, scaled as they are there; changes: further keys of every term."""
+    scales = {"base_ang_vel": 0.2, "joint_vel_rel": 0.05}
+    return {name: {"scale": scales.get(name, 1.0), **changes} for name in NAMES["lab"]}
+
+
 def network(inputs: int, outputs: int, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(inputs, 32), nn.ELU(), nn.Linear(32, outputs)).eval().requires_grad_(False)

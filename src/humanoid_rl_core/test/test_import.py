@@ -13,7 +13,7 @@ import onnx
 import pytest
 import torch
 import yaml
-from foreign_files import LEAPP_SETTINGS, MJLAB_SETTINGS, NAMES, SETTINGS
+from foreign_files import LEAPP_SETTINGS, MJLAB_SETTINGS, NAMES, SETTINGS, lab_terms
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.foreign.importing import import_policy
 from humanoid_rl_core.onnx_policy import OnnxPolicy
@@ -35,11 +35,6 @@ def follow(policy, stack, sensors, episodes=2):
             target, action = fresh.step(now)
             np.testing.assert_allclose(output.joint_target, np.clip(target, lower, upper), atol=2e-5, rtol=0)
             yield output, target, action
-
-
-def lab_terms(**changes):
-    scales = {"base_ang_vel": 0.2, "joint_vel_rel": 0.05}
-    return {name: {"scale": scales.get(name, 1.0), **changes} for name in NAMES["lab"]}
 
 
 # --- mjlab ---

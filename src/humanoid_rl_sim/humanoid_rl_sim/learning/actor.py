@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
 import torch
 from humanoid_rl_core.contract import HEIGHT_SCAN
 from humanoid_rl_core.onnx_policy import OnnxPolicy
@@ -16,6 +15,7 @@ from torch import nn
 
 from humanoid_rl_sim.learning.asymmetric_policy import AsymmetricPolicy, ObservationNormaliser
 from humanoid_rl_sim.learning.asymmetric_sac_policy import AsymmetricSACPolicy
+from humanoid_rl_sim.learning.onnx_batch import OnnxBatch
 from humanoid_rl_sim.tasks.environment import Environment, StepResult
 
 
@@ -77,24 +77,18 @@ class OnnxActor:
 
     def __init__(self, policy: OnnxPolicy, num_envs: int) -> None:
         self.policy = policy
-        self._states = np.zeros((num_envs, policy.contract.state_size), np.float32)
+        self._batch = OnnxBatch(policy, num_envs)
         scan = policy.contract.height_scan
         self._points = None if scan is None else torch.as_tensor(scan.points, dtype=torch.float32)
 
     def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
-        policy = self.policy
-        self._states[started.cpu().numpy()] = 0.0
         seen = {**environment.sensors._asdict(), "command": environment.view.command}
         if self._points is None:
             del seen[HEIGHT_SCAN]
-        elif environment.graph.height_scan != policy.contract.height_scan:
+        elif environment.graph.height_scan != self.policy.contract.height_scan:
             seen[HEIGHT_SCAN] = environment.depth(self._points.to(environment.device))
         sensors = {name: tensor.cpu().numpy() for name, tensor in seen.items()}
-        actions = np.empty((environment.num_envs, len(policy.contract.joint_names)), np.float32)
-        for i in range(environment.num_envs):
-            policy.state = self._states[i]
-            actions[i] = policy.step(**{name: sensor[i] for name, sensor in sensors.items()}).action
-            self._states[i] = policy.state
+        actions = self._batch.step(sensors, started.cpu().numpy()).action
         return torch.from_numpy(actions).to(environment.device)
 
 

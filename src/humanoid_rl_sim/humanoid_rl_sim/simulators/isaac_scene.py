@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import isaaclab.sim as sim_utils
 import numpy as np
@@ -50,7 +51,7 @@ class Engine:
     ground_friction: float
     """Of the ground, such that the sole's friction alone counts: an engine takes the greater of the two, another their
     product."""
-    friction_combination: str
+    friction_combination: Literal["multiply", "max"]
     """How an engine of PhysX's combines the two."""
     ground_filter: str
     """The key of a contact sensor that tells the ground's share of the force."""

@@ -73,7 +73,7 @@ def open_session(
         raise UserError(f"unknown engine '{engine}'{nearest(engine, ENGINES)}; engines: {', '.join(ENGINES)}")
     if sim_utils.SimulationContext.instance() is not None:
         raise UserError("simulator isaac: another simulation is open in this process; close it first")
-    _without_pinned_memory()
+    without_pinned_memory()
     choice = ENGINES[engine]
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="humanoid_rl_isaac_")))
     physics = choice.physics(height_field is not None)
@@ -103,7 +103,7 @@ def open_session(
     with _ovphysx_threads(threads if engine == "ovphysx" else None):
         context.reset()
     if engine == "newton":
-        _without_kernel_prints()
+        without_kernel_prints()
     return context, scene
 
 
@@ -124,7 +124,7 @@ def _ovphysx_threads(count: int | None) -> Iterator[None]:
         ovphysx.PhysXConfig = configure
 
 
-def _without_kernel_prints() -> None:
+def without_kernel_prints() -> None:
     """MuJoCo-Warp prints a line for every robot whose line search ended at its limit, as it often does in a fall."""
     from isaaclab_newton.physics import NewtonManager
 
@@ -132,7 +132,7 @@ def _without_kernel_prints() -> None:
     solver.mjw_model.opt.warn_overflow = False
 
 
-def _without_pinned_memory() -> None:
+def without_pinned_memory() -> None:
     """Warp's pinned allocator needs CUDA, and OVPhysX asks for it on the CPU too."""
     wp.init()
     if not wp.is_cuda_available():

@@ -1,0 +1,37 @@
+"""One exported policy for several robots: each has a recurrent state of its own, the session is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from humanoid_rl_core.onnx_policy import OnnxPolicy, PolicyOutput
+
+
+class OnnxBatch:
+    """A policy file, whose graph takes one robot at a time, stepped for `count` of them in turn."""
+
+    def __init__(self, policy: OnnxPolicy, count: int) -> None:
+        self.policy, self.count = policy, count
+        self._states = np.zeros((count, policy.contract.state_size), np.float32)
+
+    def step(self, sensors: Mapping[str, np.ndarray], started: np.ndarray) -> PolicyOutput:
+        """One policy step of every robot.
+
+        sensors: the inputs of `OnnxPolicy.step` by name, [N, .] each. started: [N] bool, whose episode has just
+        begun. Returns `joint_target` and `action` as [N, n] float32, in the contract's joint order.
+
+        Raises:
+            UserError: as `OnnxPolicy.step`.
+        """
+        policy = self.policy
+        self._states[started] = 0.0
+        shape = self.count, len(policy.contract.joint_names)
+        results = PolicyOutput(np.empty(shape, np.float32), np.empty(shape, np.float32))
+        for i in range(self.count):
+            policy.state = self._states[i]
+            output = policy.step(**{name: values[i] for name, values in sensors.items()})
+            for kept, values in zip(results, output, strict=True):
+                kept[i] = values
+            self._states[i] = policy.state
+        return results
