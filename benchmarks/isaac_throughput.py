@@ -2,7 +2,7 @@
 
 The task's whole step (action, latency, physics, observation, reward, resets) over Isaac Lab's own loop on the same
 scene: `write_data_to_sim`, `step`, `update` for every physics step. The two take turns, so that both see the same
-robots and the same machine.
+robots and the same machine. With `--camera`, also what an image of the robots' cameras costs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import torch
+from humanoid_rl_sim.simulators.camera import CameraConfig
 from humanoid_rl_sim.simulators.isaac import IsaacSimulator
 from humanoid_rl_sim.simulators.registry import ISAAC_ENGINES
 from humanoid_rl_sim.tasks.configuration import load_task
@@ -29,14 +30,22 @@ def main() -> int:
     parser.add_argument("--engine", default="ovphysx", choices=ISAAC_ENGINES)
     parser.add_argument("--envs", type=int, default=256, help="robots (default 256)")
     parser.add_argument("--task", default="walk", help="task (default walk)")
+    parser.add_argument("--camera", action="store_true", help="render the head camera, 64 x 40 pixels, too")
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure (default 20)")
     options = parser.parse_args()
-    environment = make_environment(load_task(options.task), f"isaac:{options.engine}", options.envs, seed=1)
+    environment = make_environment(
+        load_task(options.task),
+        f"isaac:{options.engine}",
+        options.envs,
+        seed=1,
+        # The environment itself looks once and never again.
+        camera=CameraConfig(period=1e9) if options.camera else None,
+    )
     simulator = environment.simulator
     assert isinstance(simulator, IsaacSimulator)
     environment.reset()
     shape = (options.envs, environment.graph.action_size)
-    times, count, end = [], 0, float("inf")
+    times, looks, count, end = [], [], 0, float("inf")
     while time.perf_counter() < end:
         action = EXPLORATION * torch.randn(shape, device=environment.device)
         begin = _now(environment.device)
@@ -46,6 +55,10 @@ def main() -> int:
         count += 1
         if count > WARM_UP:
             times.append((between - begin, _now(environment.device) - between))
+            if options.camera:
+                begin = _now(environment.device)
+                simulator.images()
+                looks.append(_now(environment.device) - begin)
         if count == WARM_UP:
             end = time.perf_counter() + options.seconds
     bare, whole = np.median(times, axis=0)
@@ -54,6 +67,11 @@ def main() -> int:
         f"Isaac Lab's loop {options.envs / bare:,.0f}/s, environment {options.envs / whole:,.0f}/s, "
         f"environment / Isaac Lab {bare / whole:.2f}"
     )
+    if looks:
+        look = float(np.median(looks))
+        print(
+            f"camera: {options.envs / look:,.0f} images/s, {look / whole:.2f} of a step of the environment each"
+        )
     environment.close()
     return 0
 
