@@ -31,6 +31,7 @@ h2{font-size:1.12em;margin:0 0 .6em}
 .good{color:#15803d}.bad{color:#b91c1c}
 section{padding:18px 20px;margin-bottom:14px}
 section img{width:100%;height:auto;display:block}
+table+img{margin-top:12px}
 p.caption{color:#64748b;font-size:.88em;margin:.5em 0 0}
 p.missing{color:#92400e;background:#fffbeb;border:1px solid #fde68a;border-radius:8px}
 p.missing{padding:8px 12px;margin:0 0 8px}

@@ -27,7 +27,7 @@ COLOURS = (
 
 
 def success_by_command(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Image:
-    """A row of squares for each simulator, one for each command, and the velocity error below.
+    """A row of squares for each simulator, one for each command, and the two errors that success depends on below.
 
     results: of each simulator the suite's `conditions`.
     """
@@ -35,8 +35,8 @@ def success_by_command(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Im
     first = results[names[0]]
     success = np.array([[row["success"] for row in results[name]] for name in names], dtype=float)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.2, 2.7 + 0.3 * len(names)), layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[0.45 * len(names), 2.2])
+        figure = Figure(figsize=(9.2, 4.1 + 0.3 * len(names)), layout="constrained")
+        upper, *lower = figure.subplots(3, 1, sharex=True, height_ratios=[0.45 * len(names), 2.0, 2.0])
         edges = (np.arange(count + 1) - 0.5 for count in (len(first), len(names)))
         upper.pcolormesh(*edges, success, vmin=0.0, vmax=1.0, cmap="RdYlGn", alpha=0.8, edgecolors="white")
         upper.set_yticks(range(len(names)), names)
@@ -47,18 +47,22 @@ def success_by_command(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Im
         for row, column in zip(*np.nonzero(success < 1.0), strict=True):
             text = f"{100 * success[row, column]:.0f}"
             upper.text(column, row, text, ha="center", va="center", fontsize=6.5, color=INK)
-        for name, colour in zip(names, COLOURS, strict=False):
-            error = [
-                np.nan if row["velocity_error_mps"] is None else row["velocity_error_mps"]
-                for row in results[name]
-            ]
-            lower.plot(range(len(first)), error, "o-", color=colour, label=name, markersize=3, linewidth=0.9)
-        lower.set_title("mean velocity error, m/s")
-        lower.set_ylim(bottom=0.0)
-        lower.legend(loc="lower left", ncols=4, fontsize=8)
+        errors = (
+            ("velocity_error_mps", "mean velocity error, m/s"),
+            ("yaw_rate_error_radps", "mean yaw rate error, rad/s"),
+        )
+        for axis, (key, title) in zip(lower, errors, strict=True):
+            for name, colour in zip(names, COLOURS, strict=False):
+                error = [np.nan if row[key] is None else row[key] for row in results[name]]
+                axis.plot(
+                    range(len(first)), error, "o-", color=colour, label=name, markersize=3, linewidth=0.9
+                )
+            axis.set_title(title)
+            axis.set_ylim(bottom=0.0)
+        lower[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, fontsize=8, borderaxespad=0.2)
         labels = [f"{row['vx']:g} {row['vy']:g} {row['yaw_rate']:g}" for row in first]
-        lower.set_xticks(range(len(first)), labels, rotation=90, fontsize=7)
-        lower.set_xlabel("command: vx m/s, vy m/s, yaw rate rad/s")
+        lower[1].set_xticks(range(len(first)), labels, rotation=90, fontsize=7)
+        lower[1].set_xlabel("command: vx m/s, vy m/s, yaw rate rad/s")
         return encode(figure, "svg")
 
 
@@ -88,6 +92,10 @@ def push_survival(results: Mapping[str, Mapping[str, Any]]) -> Image:
         return encode(figure, "svg")
 
 
+LEAST = 1e-4
+"""cm and degrees: less is rounding, and zero has no place on a logarithmic axis."""
+
+
 def divergence(time: Array, pairs: Mapping[str, tuple[Array, Array, Array]]) -> Image:
     """How the simulators come apart over time [T] s under the same joint targets.
 
@@ -97,34 +105,45 @@ def divergence(time: Array, pairs: Mapping[str, tuple[Array, Array, Array]]) -> 
     factors = (100.0, np.degrees(1.0), np.degrees(1.0))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 3.3), layout="constrained")
-        axes = figure.subplots(1, 3)
+        axes = figure.subplots(1, 3, sharey=True)
         for index, (axis, title, factor) in enumerate(zip(axes, titles, factors, strict=True)):
-            for (name, series), colour in zip(pairs.items(), COLOURS, strict=False):
-                axis.plot(time, factor * series[index], color=colour, label=name, linewidth=1.3)
+            for number, ((name, series), colour) in enumerate(zip(pairs.items(), COLOURS, strict=False)):
+                values = np.maximum(factor * series[index], LEAST)
+                # The later the thinner: two simulators that are alike are equally far from a third.
+                width = 4.0 * 0.75**number
+                axis.plot(time, values, color=colour, label=name, linewidth=width)
             axis.set_title(title)
             axis.set_xlabel("time, s")
-            axis.set_ylim(bottom=0.0)
+            axis.set_yscale("log")
+            axis.set_ylim(bottom=LEAST)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
         return encode(figure, "svg")
 
 
-def by_joint(joints: Sequence[str], values: Mapping[str, Array], title: str) -> Image:
-    """Bars for each joint: RMS difference [n] rad, one bar for each name."""
+def by_joint(
+    joints: Sequence[str], values: Mapping[str, Array], title: str, *, decades: bool = False
+) -> Image:
+    """RMS difference [n] rad of each joint: a bar for each name, or on an axis of decades a point."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 3.2), layout="constrained")
         axis = figure.subplots()
         width = 0.84 / max(len(values), 1)
         for index, (name, series) in enumerate(values.items()):
-            at = np.arange(len(joints)) + (index - 0.5 * (len(values) - 1)) * width
-            axis.bar(at, 1e3 * series, width, color=COLOURS[index % len(COLOURS)], alpha=0.85, label=name)
+            colour = COLOURS[index % len(COLOURS)]
+            if decades:
+                axis.plot(range(len(joints)), 1e3 * series, "o", color=colour, label=name, markersize=4)
+            else:
+                at = np.arange(len(joints)) + (index - 0.5 * (len(values) - 1)) * width
+                axis.bar(at, 1e3 * series, width, color=colour, alpha=0.85, label=name)
         labels = [joint.removesuffix("_joint").replace("_", " ") for joint in joints]
         axis.set_xticks(range(len(joints)), labels, rotation=90, fontsize=7)
         axis.set_xlim(-0.7, len(joints) - 0.3)
-        axis.margins(y=0.3)  # room for the legend
+        if decades:
+            axis.set_yscale("log")
         axis.grid(axis="x", visible=False)
         axis.set_title(title)
-        axis.legend(loc="best", fontsize=8)
+        axis.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, fontsize=8, borderaxespad=0.2)
         return encode(figure, "svg")
 
 

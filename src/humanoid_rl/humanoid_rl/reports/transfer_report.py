@@ -15,7 +15,6 @@ from humanoid_rl_sim.transfer.windows import Windows
 
 from humanoid_rl.reports import transfer_plots
 from humanoid_rl.reports.report_page import (
-    as_text,
     caption,
     img,
     percent,
@@ -62,13 +61,10 @@ def write_transfer_report(
     if windows is not None:
         parts.append(_recorded(result, measured, windows, joints))
     subject = result["policy"] or result["recording"]
-    names = ", ".join(one.sim for one in measured)
-    return write_page(
-        path,
-        whole_page(
-            f"{subject}: transfer", f"{subject} in {names}; seed {result['seed']}", _tiles(result), parts
-        ),
-    )
+    told = f"{subject} in {', '.join(one.sim for one in measured)}"
+    if result["policy"]:  # a recording is replayed without a random number
+        told += f"; seed {result['seed']}"
+    return write_page(path, whole_page(f"{subject}: transfer", told, _tiles(result), parts))
 
 
 def _tiles(result: Document) -> list[str]:
@@ -97,11 +93,24 @@ def _tiles(result: Document) -> list[str]:
         joint, value = worst(row["by_joint_rad"])
         note = f"RMS of the joints; most at {joint.replace('_', ' ')}, {value:.3f} rad"
         tiles.append(tile(f"{row['simulator']} and the recording", f"{row['joint_rms_rad']:.4f} rad", note))
-    count = len(result["violations"])
-    tiles.append(
-        tile("thresholds", "kept" if not count else f"{count} violated", "", "bad" if count else "good")
-    )
+    bounds = _bounds(result)
+    if bounds:
+        count = len(result["violations"])
+        told = f"{count} violated" if count else "kept"
+        tiles.append(tile("thresholds", told, ", ".join(bounds), "bad" if count else "good"))
     return tiles
+
+
+def _bounds(result: Document) -> list[str]:
+    """What was asked of this comparison; nothing of a recording alone without a largest difference."""
+    bounds = []
+    if any("success" in row for row in result["simulators"]):
+        bounds.append(f"success at least {100 * result['threshold']:g} %")
+    if result["pairs"]:
+        bounds.append(f"gap at most {100 * result['gap']:g} points")
+    if "log" in result and result["joint_gap"] is not None:
+        bounds.append(f"joints within {result['joint_gap']:g} rad")
+    return bounds
 
 
 def _suite(result: Document, measured: Sequence[Measured]) -> str:
@@ -133,16 +142,19 @@ def _suite(result: Document, measured: Sequence[Measured]) -> str:
             f"Pushes of {rows[0]['push_mps']:.2f} m/s, at which the gains alone fall half the time in MuJoCo. Success "
             "is the smaller of standing undisturbed and of the pushes survived relative to MuJoCo."
         )
-    shares = {"success", "survival", "standing", "policy", "baseline"}
-    lines = [
-        [row["simulator"], *(percent(row[key]) if key in shares else as_text(row[key]) for key in columns)]
-        for row in rows
-    ]
+    lines = [[row["simulator"], *(_told(key, row[key]) for key in columns)] for row in rows]
     body = table(lines, ["simulator", *columns.values()])
     failed = "".join(f'<p class="missing">{line}</p>' for line in map(html.escape, result["violations"]))
     return section(
         "In each simulator", failed, body, img(picture, "success in each simulator"), caption(note)
     )
+
+
+def _told(key: str, value: float) -> str:
+    """A figure of a simulator with as many digits as say something."""
+    if key in {"success", "survival", "standing", "policy", "baseline"}:
+        return percent(value)
+    return str(value) if key == "episodes" else f"{value:.0f}" if key == "power_w" else f"{value:.3f}"
 
 
 def _pairs(result: Document) -> str:
@@ -214,7 +226,8 @@ def _divergence(measured: Sequence[Measured], period: float) -> str:
         img(picture, "divergence over time"),
         caption(
             "What the policy commanded in MuJoCo, without noise, replayed without feedback. A robot that is not "
-            "balanced falls: small differences grow by themselves, and how soon they do is what counts."
+            "balanced falls: small differences grow by themselves, and how soon they do is what counts. Lines begin at "
+            f"{transfer_plots.LEAST:g}; two simulators that are alike are equally far from a third."
         ),
     )
 
@@ -225,7 +238,7 @@ def _air(measured: Sequence[Measured], joints: Sequence[str]) -> str:
     if not found:
         return ""
     values = {f"{name} - {first.sim}": d.by_joint for name, d in found.items()}
-    picture = transfer_plots.by_joint(joints, values, f"RMS difference from {first.sim}, mrad")
+    picture = transfer_plots.by_joint(joints, values, f"RMS difference from {first.sim}, mrad", decades=True)
     return section(
         "The same joint targets in the air",
         img(picture, "difference by joint in the air"),

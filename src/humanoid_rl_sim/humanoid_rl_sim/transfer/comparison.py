@@ -283,7 +283,7 @@ def _log_lines(result: Document) -> list[str]:
         return []
     log = result["log"]
     lines = [
-        f"recorded robot, {log['windows']} windows of {log['seconds']:g} s: RMS of all joints, and the worst five"
+        f"recorded robot, {log['windows']} windows of {log['seconds']:g} s: RMS of all joints, and the worst five, mrad"
     ]
     for row in log["simulators"]:
         joints = sorted(row["by_joint_rad"].items(), key=lambda item: -item[1])[:5]
