@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import xacro
@@ -331,7 +332,7 @@ def build_robot(name: str, variant: str, config: _RobotConfig, urdf: str, where:
 
 def _mount(camera: _Camera, root: ET.Element, where: str) -> CameraMount:
     """Follows the fixed joints from the camera's link to the one that carries it."""
-    joints = {joint.find("child").get("link", ""): joint for joint in root.findall("joint")}  # type: ignore[union-attr]
+    joints = {_end(joint, "child"): joint for joint in root.findall("joint")}
     links = [link.get("name", "") for link in root.findall("link")]
     if camera.link not in links:
         raise UserError(f"{where}: the description has no link '{camera.link}'{nearest(camera.link, links)}")
@@ -351,7 +352,7 @@ def _mount(camera: _Camera, root: ET.Element, where: str) -> CameraMount:
         local = rotation.from_rpy(*rpy)
         position = xyz + rotation.rotate(local, position)
         quaternion = rotation.multiply(local, quaternion)
-        body = joint.find("parent").get("link", "")  # type: ignore[union-attr]
+        body = _end(joint, "parent")
     return CameraMount(
         camera.link,
         body,
@@ -361,6 +362,11 @@ def _mount(camera: _Camera, root: ET.Element, where: str) -> CameraMount:
         camera.near,
         camera.far,
     )
+
+
+def _end(joint: ET.Element, end: Literal["parent", "child"]) -> str:
+    element = joint.find(end)
+    return "" if element is None else element.get("link", "")
 
 
 def _check_tree(root: ET.Element, config: _RobotConfig, where: str) -> None:
