@@ -8,6 +8,7 @@ the operator to confirm it (humanoid_rl/real_robot). The nodes find each other i
 node ends, the host is left time to hold the robot in damping; then the launch ends.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +16,12 @@ from humanoid_rl.launching import security
 from humanoid_rl.launching.hosts import HOSTS, choose_host, host_actions
 from humanoid_rl.launching.launch_files import confined_to_this_machine, refuse_unknown_arguments
 from humanoid_rl.launching.preflight import check_domain_free, check_domain_number, check_policy, find_policy
-from humanoid_rl.launching.supervised_node import isaac_runner, supervised_node
-from humanoid_rl.launching.viewing import VIEWERS, choose_viewer, viewer_actions
+from humanoid_rl.launching.supervised_node import supervised_node
+from humanoid_rl.launching.viewing import VIEWERS, check_port, choose_viewer, viewer_actions
 from humanoid_rl.real_robot.launch_actions import after_preflight, check_real_arguments, confined_to_robot
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.real_time import RealTime
+from humanoid_rl_sim.simulators.isaac_runner import isaac_runner
 from humanoid_rl_sim.twin.bodies import ENGINES
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
@@ -102,20 +104,19 @@ def refuse_unavailable(context: LaunchContext) -> None:
     if chosen["engine"] and chosen["sim"] != "isaac":
         raise UserError(f"engine:={chosen['engine']} goes with sim:=isaac")
     if chosen["sim"] == "isaac":
-        isaac_runner()
+        isaac_runner("sim:=isaac")
     security.check_arguments(chosen)
     for name in ("host_cpu", "policy_cpu"):
         processor(chosen, name)
     choose_host(chosen["host"])
     check_domain_number(chosen["domain"])
-    if not chosen["port"].isdecimal():
-        raise UserError(f"port:={chosen['port']} is no TCP port")
+    check_port(chosen["port"])
     choose_viewer(chosen["viewer"])
 
 
 def processor(chosen: Mapping[str, str], name: str) -> int:
     """Number of a processor of this machine, -1 for any."""
-    if not chosen[name].lstrip("-").isdecimal():
+    if not re.fullmatch(r"-?\d+", chosen[name]):
         raise UserError(f"{name}:={chosen[name]} is no number of a processor")
     return RealTime(cpu=int(chosen[name])).cpu
 

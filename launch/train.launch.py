@@ -12,7 +12,7 @@ from typing import Any
 from humanoid_rl.launching.launch_files import confined_to_this_machine, refuse_unknown_arguments
 from humanoid_rl.launching.preflight import check_domain_number
 from humanoid_rl.launching.supervised_node import supervised_node
-from humanoid_rl.launching.viewing import VIEWERS, viewer_actions
+from humanoid_rl.launching.viewing import VIEWERS, check_port, viewer_actions
 from humanoid_rl.learning_commands import new_run_dir
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_sim.learning.configuration import from_yaml, load_training_config, resumed_config
@@ -29,7 +29,7 @@ ARGUMENTS = [
         "sim", default_value="", choices=["", *SIMULATOR_KINDS], description="Simulator to learn in; empty: the task's."
     ),
     DeclareLaunchArgument(
-        "engine", default_value="ovphysx", choices=list(ISAAC_ENGINES), description="Physics of sim:=isaac."
+        "engine", default_value="", choices=["", *ISAAC_ENGINES], description="Engine of sim:=isaac; empty: ovphysx."
     ),
     DeclareLaunchArgument(
         "num_envs", default_value="", description="Environments stepped together; empty: the task's."
@@ -56,10 +56,15 @@ def bring_up(context: LaunchContext) -> list[Any]:
     """The training node, and a viewer if one is wanted."""
     chosen = context.launch_configurations
     check_domain_number(chosen["domain"])
+    check_port(chosen["port"])
     given = {key: chosen[key] for key in NUMBERS if chosen[key]}
     for key, value in given.items():
         if not value.isdecimal() or (key != "seed" and int(value) == 0):
             raise UserError(f"{key}:={value} is not a whole number above zero")
+    if chosen["engine"] and chosen["sim"] != "isaac":
+        raise UserError(f"engine:={chosen['engine']} goes with sim:=isaac")
+    if chosen["sim"]:
+        given["sim"] = f"isaac:{chosen['engine'] or 'ovphysx'}" if chosen["sim"] == "isaac" else chosen["sim"]
     resume = chosen["resume"] == "true"
     if resume and not chosen["name"]:
         raise UserError("resume:=true needs name:=, the run to go on with")
@@ -69,8 +74,6 @@ def bring_up(context: LaunchContext) -> list[Any]:
         # What was not asked for is the run's own, which training insists on.
         config = resumed_config(from_yaml(run_dir / "config.yaml"), given)
     else:
-        sim = f"isaac:{chosen['engine']}" if chosen["sim"] == "isaac" else chosen["sim"]
-        given |= {"sim": sim} if sim else {}
         given |= {"camera.name": chosen["camera"]} if chosen["camera"] else {}
         config = load_training_config(chosen["task"], given)
     task = load_task(config.task)

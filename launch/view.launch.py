@@ -7,8 +7,7 @@ from typing import Any
 
 from humanoid_rl.launching.launch_files import refuse_unknown_arguments
 from humanoid_rl.launching.preflight import check_domain_number
-from humanoid_rl.launching.viewing import installed, viewer_actions
-from humanoid_rl_core.errors import UserError
+from humanoid_rl.launching.viewing import check_port, installed, viewer_actions
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 
@@ -28,8 +27,7 @@ def bring_up(context: LaunchContext) -> list[Any]:
     """The viewer alone."""
     chosen = context.launch_configurations
     check_domain_number(chosen["domain"])
-    if not chosen["port"].isdecimal():
-        raise UserError(f"port:={chosen['port']} is no TCP port")
+    check_port(chosen["port"])
     viewer = chosen["viewer"]
     if viewer == "auto":
         # Whoever asks to see something gets it, with or without a display on this machine.

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import foreign_files
 import pytest
+from humanoid_rl_core.robot import load_robot
 
 # words of the command line -> what the one line has to say
 REFUSALS: dict[str, tuple[str, ...]] = {
@@ -46,13 +48,19 @@ REFUSALS: dict[str, tuple[str, ...]] = {
     "transfer g1_walk --sims mujoco,mujocoo": ("unknown simulator 'mujocoo'", "did you mean 'mujoco'"),
     "transfer g1_walk --sims mujoco,": ("unknown simulator ''", "isaac:newton"),
     "transfer g1_walk --sims mujoco,mujoco": ("--sims names mujoco twice",),
-    "transfer g1_walk --sims isaac:newton": ("isaac:newton needs Isaac Lab", "make isaac"),
+    "transfer g1_walk --sims isaac:newton": ("isaac:newton needs the environment of Isaac Lab", "make isaac"),
     "transfer g1_walk --task wlak": ("wlak", "did you mean 'walk'"),
     "transfer g1_walk --threshold 90": ("--threshold", "no share"),
     "transfer g1_walk --gap many": ("--gap", "'many' is no number"),
     "transfer --log nowhere.mcap": ("nowhere.mcap does not exist",),
     "transfer --log {text}": ("text.onnx cannot be read as MCAP or rosbag2",),
     "transfer --log x.mcap --joint-gap 0": ("--joint-gap", "above zero"),
+    "transfer g1_walk --joint-gap 0.1": ("--joint-gap", "name one with --log"),
+    "transfer --log x.mcap --task walk": ("--task is about a policy",),
+    "transfer --log x.mcap --episodes 36": ("--episodes is about a policy",),
+    "transfer g1_walk --variant mode_15": ("--variant is about a recording without a policy",),
+    "transfer --log x.mcap --variant rev_9": ("no variant 'rev_9'",),
+    "transfer {foreign} --task walk --name x1": ("foreign.onnx: has no metadata",),
     "deploy --robt sim": ("--robt", "did you mean '--robot'"),
     "deploy --viewer rivz": ("viewer:=rivz", "did you mean 'rviz'"),
     "deploy polcy:=x": ("polcy", "did you mean 'policy'"),
@@ -72,9 +80,10 @@ def broken_policies(baseline_policy: Path, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("broken")
     content = baseline_policy.read_bytes()
     truncated, text = folder / "truncated.onnx", folder / "text.onnx"
+    foreign_files.mjlab_file(load_robot(), folder / "foreign.onnx", foreign_files.mjlab_terms())
     truncated.write_bytes(content[: len(content) // 2])
     text.write_text("no model\n")
-    return {"truncated": truncated, "text": text}
+    return {"truncated": truncated, "text": text, "foreign": folder / "foreign.onnx"}
 
 
 def command_line(words: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
@@ -117,11 +126,18 @@ def test_directory_without_write_permission_is_named(words: list[str], tmp_path:
     assert list(locked.iterdir()) == []
 
 
-def test_run_of_that_name_is_not_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["train", "--steps", "64"], "take another --name, or go on with --resume"),
+        (["transfer", "g1_walk"], "take another --name"),
+    ],
+)
+def test_run_of_that_name_is_not_overwritten(words: list[str], remedy: str, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "notes.txt").write_text("keep\n")
-    done = command_line(["train", "--name", "mine", "--steps", "64"], HUMANOID_RL_RUNS=str(tmp_path))
+    done = command_line([*words, "--name", "mine"], HUMANOID_RL_RUNS=str(tmp_path))
     assert done.returncode == 2
-    assert str(mine) in done.stderr and "exists already" in done.stderr
+    assert done.stderr == f"humanoid-rl: {mine} exists already: {remedy}\n"
     assert [path.name for path in mine.iterdir()] == ["notes.txt"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from humanoid_rl.cli import parse
 from humanoid_rl.launching.launch_files import declared_arguments, describe_arguments, launch_file
 from humanoid_rl_core.resources import share_dir
+from humanoid_rl_sim.learning.configuration import load_training_config, to_yaml
 from launch import LaunchContext
 
 DECLARED = {
@@ -63,6 +65,7 @@ REFUSED_BY_THE_FILE = [
     ("deploy", ["security:=true", "robot:=real", "interface:=lo", "confirm:=hanging"], "keep others off"),
     ("deploy", ["security:=true", "host:=ros2_control"], "has no enclave for host:=ros2_control"),
     ("deploy", ["host_cpu:=4096"], "expected 0 to "),
+    ("deploy", ["host_cpu:=--1"], "host_cpu:=--1 is no number of a processor"),
     ("deploy", ["policy_cpu:=x"], "policy_cpu:=x is no number of a processor"),
     ("host", ["policy_period:=soon"], "policy_period:=soon is no number of seconds"),
     ("deploy", ["policy:=nowhere"], "no policy 'nowhere'"),
@@ -72,6 +75,7 @@ REFUSED_BY_THE_FILE = [
     ("deploy", ["policy:={policy}", "model:=h1"], "h1"),
     ("deploy", ["domain:=233"], "no DDS domain"),
     ("deploy", ["port:=http"], "no TCP port"),
+    ("deploy", ["port:=0"], "port:=0 is no TCP port (1 to 65535)"),
     ("train", ["steps:=many"], "steps:=many"),
     ("train", ["num_envs:=0"], "num_envs:=0"),
     ("train", ["resume:=true"], "needs name:="),
@@ -83,7 +87,12 @@ REFUSED_BY_THE_FILE = [
         ["sim:=mujoco", "camera:=head"],
         "simulator mujoco has no camera; simulators that have one: isaac:",
     ),
+    ("train", ["engine:=newton"], "engine:=newton goes with sim:=isaac"),
+    ("train", ["sim:=mujoco", "engine:=newton"], "engine:=newton goes with sim:=isaac"),
+    ("train", ["viewer:=web", "port:=abc"], "port:=abc is no TCP port"),
+    ("train", ["port:=65536"], "port:=65536 is no TCP port"),
     ("view", ["port:=http"], "no TCP port"),
+    ("view", ["port:=70000"], "port:=70000 is no TCP port (1 to 65535)"),
 ]
 
 # As `ros2 launch` runs a file: it hands on whatever it is given and checks nothing.
@@ -126,6 +135,13 @@ def test_launch_file_declares_its_arguments_each_with_default_and_description(na
     assert all(f"{key}:=" in describe_arguments(name) for key in declared)
 
 
+@pytest.mark.parametrize("name", DECLARED)
+def test_readme_lists_what_a_launch_file_declares(name: str) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (listed,) = re.findall(rf"^- \*\*{name}\*\*: ((?:.|\n  )+)$", readme, re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(DECLARED[name])
+
+
 @pytest.mark.parametrize("name", ["deploy", "view"])
 def test_command_leaves_a_launch_file_its_defaults(name: str) -> None:
     command = vars(parse([name]))
@@ -161,6 +177,15 @@ def test_launch_file_refuses_before_anything_starts(
     words = [word.format(text=text, policy=baseline_policy) for word in arguments]
     assert expected in the_error(ros2_launch(name, words, tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("words", [["sim:=mujoco_warp"], ["sim:=isaac", "engine:=newton"]])
+def test_a_run_is_not_resumed_in_another_simulator(words: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "mine"
+    run.mkdir()
+    (run / "config.yaml").write_text(to_yaml(load_training_config("stand", {"sim": "mujoco"})))
+    error = the_error(ros2_launch("train", ["resume:=true", "name:=mine", *words], tmp_path))
+    assert "a run is resumed with more steps only, not with another sim" in error
 
 
 def test_isaac_without_its_environment_is_refused_with_the_remedy(

@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from humanoid_rl.launching import security
 from humanoid_rl.launching.security import ENCLAVES, POLICY_FILE, check_middleware, enclave, make_keystore
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.resources import share_dir
@@ -62,6 +63,23 @@ def test_a_middleware_without_security_is_refused_in_one_line(tmp_path: Path) ->
     with pytest.raises(UserError, match="starts no secured node") as refused:
         check_middleware(tmp_path)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("probe", "reason"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "its process ended with code -11"),
+        ("import time; time.sleep(600)", "it had not ended after 1 s"),
+    ],
+)
+def test_a_middleware_that_dies_or_hangs_without_a_word_is_refused(
+    probe: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(security, "PROBE", probe)
+    monkeypatch.setattr(security, "PROBE_TIME", 1.0)
+    with pytest.raises(UserError, match="starts no secured node") as refused:
+        check_middleware(tmp_path)
+    assert f"({reason})" in str(refused.value)
 
 
 def test_a_keystore_is_made_by_ros2_security_or_refused_without_it(tmp_path: Path) -> None:

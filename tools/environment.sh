@@ -19,6 +19,6 @@ if [ -f "$_root/install${SUFFIX:-}/local_setup.bash" ]; then
   set +u; source "$_root/install${SUFFIX:-}/local_setup.bash"; set -u
 fi
 # What runs a command in the environment of Isaac Lab, where `make isaac` has made it.
-if [ -d "$_root/.venv-isaac" ]; then export HUMANOID_RL_ISAAC=$_root/tools/isaac; fi
+if [ -f "$_root/.venv-isaac/.mujoco" ]; then export HUMANOID_RL_ISAAC=$_root/tools/isaac; fi
 # Whether ROS 2 itself brings tf2_msgs (the wheels do not).
 ros2_has_tf2() { [ -d "$_ros/share/tf2_msgs" ]; }

@@ -148,6 +148,9 @@ def build_parser() -> argparse.ArgumentParser:
     transfer.add_argument(
         "--joint-gap", type=_angle, metavar="RAD", help="largest RMS of a joint beside --log (default: any)"
     )
+    transfer.add_argument(
+        "--variant", help="robot to replay --log alone with (default: the one that its mode_machine tells)"
+    )
     transfer.add_argument("--name", type=_run_name, help="directory below runs/ (default: policy and time)")
 
     deploy = command("deploy", "Run a policy on a robot over ROS 2 (deploy.launch.py).")
@@ -309,6 +312,7 @@ def _transfer(options: argparse.Namespace) -> int:
         gap=options.gap,
         log=options.log,
         joint_gap=options.joint_gap,
+        variant=options.variant,
         name=options.name,
     )
 
@@ -388,7 +392,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package.startswith("humanoid_rl"):
-            raise
+            return _fail(
+                f"{error.name} is not installed, the workspace is older than its code: run make build"
+            )
         return _fail(f"the Python package '{package}' is not installed: `{PROGRAM} doctor` says what to do")
     except BrokenPipeError:
         # The reader of our output has gone (`| head`); nothing is left to tell it.

@@ -41,9 +41,18 @@ def new_run_dir(name: str, resume: bool) -> Path:
     """
     if resume:
         return find_run(name)
+    return empty_run_dir(name, "take another --name, or go on with --resume")
+
+
+def empty_run_dir(name: str, remedy: str = "take another --name") -> Path:
+    """Directory for what is written anew below runs/; remedy: what to do where there is something already.
+
+    Raises:
+        UserError: the name is taken, or runs/ cannot be written.
+    """
     run_dir = runs_dir() / name
     if run_dir.is_dir() and any(run_dir.iterdir()):
-        raise UserError(f"{run_dir} exists already: take another --name, or go on with --resume")
+        raise UserError(f"{run_dir} exists already: {remedy}")
     existing = next(folder for folder in run_dir.absolute().parents if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(

@@ -8,14 +8,20 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from humanoid_rl_core.errors import UserError
 
 from humanoid_rl.launching.preflight import find_policy
-from humanoid_rl.learning_commands import new_run_dir
+from humanoid_rl.learning_commands import empty_run_dir
+
+if TYPE_CHECKING:
+    from humanoid_rl_sim.transfer.recording import Recording
+    from humanoid_rl_sim.transfer.windows import Windows
 
 RESULT, REPORT = "transfer.json", "transfer.html"
+ROBOT = "g1"
+"""Whose recordings are replayed where no policy tells it."""
 
 
 def transfer(
@@ -29,33 +35,47 @@ def transfer(
     gap: float = 0.1,
     log: Path | None = None,
     joint_gap: float | None = None,
+    variant: str | None = None,
     name: str | None = None,
 ) -> int:
     """Measure, compare, write the report into runs/NAME. Returns the exit code: 1 where something is too far apart."""
     if policy is None and log is None:
         raise UserError("transfer: name a policy, a recorded robot (--log), or both")
+    if log is None and joint_gap is not None:
+        raise UserError("transfer: --joint-gap is about a recorded robot; name one with --log")
+    if policy is None:
+        for option, value in (("--task", task), ("--episodes", episodes)):
+            if value is not None:
+                raise UserError(f"transfer: {option} is about a policy; name one, or leave it out")
+    elif variant is not None:
+        raise UserError(
+            "transfer: --variant is about a recording without a policy; a policy's task has its own"
+        )
     path = find_policy(policy) if policy is not None else None
     sims = _checked(sims)
 
-    from humanoid_rl_core.onnx_policy import OnnxPolicy
     from humanoid_rl_core.robot import load_robot
-    from humanoid_rl_sim.learning.evaluation import write_json
-    from humanoid_rl_sim.tasks.configuration import load_task
+    from humanoid_rl_sim.learning.evaluation import judged_policy, write_json
     from humanoid_rl_sim.transfer import comparison
     from humanoid_rl_sim.transfer.job import REFERENCE, Job, read_arrays, write_arrays
     from humanoid_rl_sim.transfer.open_loop import OpenLoop
     from humanoid_rl_sim.transfer.processes import interpreter, run_worker
+    from humanoid_rl_sim.transfer.recording import read_recording
 
     for sim in sims:
         interpreter(sim)
-    robot, period = load_robot(), math.nan
+    robot, period = load_robot(ROBOT, variant) if variant is not None else None, math.nan
     if path is not None:
-        config = load_task(task or str(OnnxPolicy(path, robot).contract.training.task))
+        config = judged_policy(path, task).task
         robot, period = load_robot(config.robot, config.variant), config.control_period
-    windows = _windows(log, robot) if log is not None else None
+    windows = None
+    if log is not None:
+        recorded = read_recording(log, robot or ROBOT)
+        robot, windows = recorded.robot, _windows(log, recorded)
+    assert robot is not None
 
     what = path.stem if path is not None and path.stem != "policy" else path.parent.name if path else "log"
-    run_dir = new_run_dir(name or f"transfer-{what}-{time.strftime('%Y%m%d-%H%M%S')}", resume=False)
+    run_dir = empty_run_dir(name or f"transfer-{what}-{time.strftime('%Y%m%d-%H%M%S')}")
     run_dir.mkdir(parents=True, exist_ok=True)
     run_dir = run_dir.resolve()
     recording = run_dir / "recording.npz"
@@ -144,20 +164,18 @@ def _checked(sims: Sequence[str]) -> list[str]:
     return list(sims)
 
 
-def _windows(log: Path, robot: Any) -> Any:
-    """The recorded robot.
+def _windows(log: Path, recorded: Recording) -> Windows:
+    """What of the recording can be replayed.
 
     Raises:
-        UserError: it cannot be read or replayed.
+        UserError: nothing.
     """
-    from humanoid_rl_sim.transfer.recording import read_recording
     from humanoid_rl_sim.transfer.windows import cut
 
     try:
-        return cut(read_recording(log, robot), robot)
+        return cut(recorded)
     except UserError as error:
-        told = str(error)
-        raise UserError(told if str(log) in told else f"recording {log}: {told}") from None
+        raise UserError(f"recording {log}: {error}") from None
 
 
 def _short(path: Path) -> Path:

@@ -32,6 +32,20 @@ def test_help_needs_nothing_heavy() -> None:
     assert all(command in done.stdout for command in COMMANDS)
 
 
+def test_a_workspace_older_than_its_code_is_to_be_built_again() -> None:
+    program = (
+        "import sys\n"
+        "from humanoid_rl.cli import main\n"
+        "sys.modules['humanoid_rl.doctor'] = None\n"
+        "sys.exit(main(['doctor']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "humanoid-rl: humanoid_rl.doctor is not installed, the workspace is older than its code: run make build"
+    ]
+
+
 def test_help_is_there_in_half_a_second() -> None:
     # The fastest of three: another program may have had the processor.
     durations = []

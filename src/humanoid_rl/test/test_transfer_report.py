@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from humanoid_rl.reports.transfer_report import write_transfer_report
-from humanoid_rl_core.robot import load_robot
+from humanoid_rl_core.robot import Gains, load_robot
 from humanoid_rl_sim.transfer.comparison import Measured, compare, table, violations
 from humanoid_rl_sim.transfer.open_loop import OpenLoop
 from humanoid_rl_sim.transfer.windows import Windows
@@ -113,14 +113,16 @@ def test_one_simulator_alone_has_no_pair(path):
 def test_a_recorded_robot_is_told_by_joint(path):
     joints = np.zeros((251, 4, 29))
     joints[1:, :, 3] = 0.2
-    commands = OpenLoop({}, np.zeros((250, 4, 29), np.float32), 0.002)
-    windows = Windows(commands, joints, np.ones(29), np.ones(29), np.arange(4.0))
+    gains = Gains(np.ones(29), np.ones(29))
+    commands = OpenLoop({}, np.zeros((250, 4, 29), np.float32), 0.002, gains)
+    windows = Windows(commands, joints, np.arange(4.0), dropped=17)
     log = {"log.joint_pos": np.zeros((251, 4, 29))}
     result, page = write(path, [Measured("mujoco", {"simulator": "mujoco"}, log, 2.0)], windows=windows)
     assert "most at left knee, 0.200 rad" in page and "4 windows of 0.5 s of real.mcap" in page
+    assert "begin at 0.00, 1.00, 2.00, 3.00 s of the recording, of which 17 messages were left out" in page
     assert "In each simulator" not in page
     assert "thresholds" not in page and "seed" not in page  # nothing was asked, nothing drawn at random
-    assert table(result)[1].split() == [
+    assert table(result)[2].split() == [
         "mujoco", "37.1", "mrad", "left_knee", "199.6,", "left_hip_pitch", "0.0,", "left_hip_roll", "0.0,",
         "left_hip_yaw", "0.0,", "left_ankle_pitch", "0.0",
     ]  # fmt: skip

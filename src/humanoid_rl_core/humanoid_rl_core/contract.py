@@ -95,7 +95,8 @@ class ObservationSlice:
 class ImportRecord:
     """How a policy that another stack exported came here.
 
-    format: which stack's. sha256, config_sha256: of the ONNX file and of the YAML beside it ("" without one).
+    format: which stack's. sha256: of the ONNX file followed by the files that its weights lie in, by their names;
+        config_sha256: of the YAML beside it ("" without one).
     sources: contract field or setting -> where its value came from.
     """
 

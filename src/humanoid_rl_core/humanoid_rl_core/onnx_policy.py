@@ -51,6 +51,19 @@ def providers_named(name: str) -> tuple[Provider, ...]:
     return PROVIDERS[name]
 
 
+def read_contract(path: str | Path) -> PolicyContract:
+    """The contract of a policy's file, whatever robot it is for.
+
+    Raises:
+        UserError: the file is no policy of this project.
+    """
+    try:
+        return _read_contract(_open_session(read_onnx(Path(path)), (_CPU,)))
+    except UserError as error:
+        told = str(error)
+        raise UserError(told if told.startswith(str(path)) else f"{path}: {told}") from None
+
+
 class PolicyOutput(NamedTuple):
     """Result of one policy step; float64 copies, joints in the contract's order.
 

@@ -131,6 +131,7 @@ LAYOUTS = {
     ),
     "clip, then scale": (lab_terms(history_length=2, clip=[-0.5, 0.3]), {}),
     "scale, then clip": (lab_terms(history_length=2, clip=[-0.5, 0.3]), {"scale_first": True}),
+    "clip on one side": (lab_terms(history_length=2, clip=[-np.inf, 0.3]), {}),
     "clock": ({**lab_terms(history_length=3), "gait_phase": {"period": 0.67, "history_length": 3}}, {}),
     "clock without history": ({"gait_phase": {"period": 0.8}, **lab_terms()}, {}),
     "clock alone": ({"gait_phase": {"period": 0.8, "history_length": 2}}, {}),
@@ -262,6 +263,14 @@ LAB_REFUSALS = {
         put({"asset_cfg": {"joint_ids": [0, 1]}}, "observations", "joint_pos_rel", "params"),
         "params: selects some joints",
     ),
+    "clip upside down": (
+        put([0.3, -0.5], "observations", "base_ang_vel", "clip"),
+        "observations.base_ang_vel.clip: the lower bound 0.3 is above the upper one -0.5",
+    ),
+    "a word for the joints of a term": (
+        put({"asset_cfg": "robot"}, "observations", "joint_pos_rel", "params"),
+        "observations.joint_pos_rel.params.asset_cfg: expected 'key: value' lines, found 'robot'",
+    ),
     "another history": (
         put(2, "observations", "base_ang_vel", "history_length"),
         "the network takes 96 values, but the observation terms make 99",
@@ -365,6 +374,31 @@ LEAPP_REFUSALS = {
         put(float("nan"), "pipeline", "configs", "frequency"),
         "expected a finite number",
     ),
+    "a word for a tensor": (
+        put(["x"], *TASK, "inputs"),
+        "models.Task.inputs: expected 'key: value' lines, found 'x'",
+    ),
+    "models numbered": (put({"inputs": []}, "models", 1), "has the models Task, 1;"),
+    "no list of outputs": (
+        put(None, "pipeline", "outputs", "Task"),
+        "pipeline.outputs.Task: expected a list of names, found None",
+    ),
+    "no name of an input": (
+        put([["robot_joint_pos"]], "pipeline", "inputs", "Task"),
+        "pipeline.inputs.Task: expected text, found ['robot_joint_pos']",
+    ),
+    "feedback to nothing": (
+        put(None, "pipeline", "feedback_flow", "Task/last_action_out"),
+        "pipeline.feedback_flow.Task/last_action_out: expected a list of names, found None",
+    ),
+    "feedback in a list": (
+        put(["Task/last_action_out"], "pipeline", "feedback_flow"),
+        "pipeline.feedback_flow: expected 'key: value' lines, found ['Task/last_action_out']",
+    ),
+    "configs in a list": (
+        put([50.0], "pipeline", "configs"),
+        "pipeline.configs: expected 'key: value' lines, found [50.0]",
+    ),
 }
 
 
@@ -381,6 +415,28 @@ def test_leapp_yaml_that_does_not_hold_is_refused(robot, tmp_path, change, messa
         )
     assert message in str(refused.value) and "\n" not in str(refused.value)
     assert not (tmp_path / "own.onnx").exists()
+
+
+def future_opset(model):
+    model.opset_import[0].version = 99
+
+
+def unknown_operator(model):
+    model.graph.node[0].op_type = "Levitate"
+
+
+@pytest.mark.parametrize("change", [future_opset, unknown_operator])
+def test_leapp_graph_that_onnxruntime_does_not_run_is_refused(robot, tmp_path, change):
+    _, content = foreign_files.leapp_files(robot, tmp_path)
+    model = onnx.load(tmp_path / "Task.onnx")
+    change(model)
+    (tmp_path / "Task.onnx").write_bytes(model.SerializeToString())
+    digest = hashlib.sha256((tmp_path / "Task.onnx").read_bytes()).hexdigest()
+    content["models"]["Task"]["parameters"]["sha256sum"] = digest
+    config = foreign_files.write_yaml(tmp_path / "policy.yaml", content)
+    with pytest.raises(UserError, match="onnxruntime does not run the network") as refused:
+        import_policy(tmp_path / "Task.onnx", tmp_path / "own.onnx", config=config, settings=LEAPP_SETTINGS)
+    assert "\n" not in str(refused.value)
 
 
 # --- the same for all ---
@@ -489,6 +545,8 @@ METADATA_REFUSALS = {
         {"default_joint_pos": ",".join(["9.0"] * 29)},
         "not imported: contract field 'default_position'",
     ),
+    "no terms": ({"observation_names": ""}, "metadata 'observation_names' names nothing"),
+    "no joints": ({"joint_names": " , "}, "metadata 'joint_names' names nothing"),
     "negative gain": ({"joint_stiffness": ",".join(["-1.0"] * 29)}, "contract field 'stiffness'"),
 }
 
@@ -521,6 +579,10 @@ SETTING_REFUSALS = {
         ["command_range={vx: [1, 0], vy: [0, 0], yaw_rate: [0, 0]}"],
         "the lower bound 1 is above the upper one 0",
     ),
+    "no bound of the action": (["action_clip=0"], "--set action_clip: must be above 0, not 0"),
+    "bound upside down": (["action_clip=-2"], "--set action_clip: must be above 0, not -2"),
+    "endless bound": (["action_clip=.inf"], "--set action_clip: expected a finite number, found inf"),
+    "no period": (["control_period=0"], "--set control_period: must be above 0, not 0"),
     "scale of a term there is not": (
         ["observation_scale={joint_speed: 2}"],
         "has no observation term 'joint_speed'",
@@ -537,6 +599,41 @@ def test_answer_that_does_not_hold_is_refused(robot, tmp_path, settings, message
         import_policy(tmp_path / "foreign.onnx", tmp_path / "own.onnx", settings=[*rest, *settings])
     assert message in str(refused.value) and "\n" not in str(refused.value)
     assert os.listdir(tmp_path) == ["foreign.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "setting", "message"),
+    [
+        ("joint_names", "joint_names=[]", "--set joint_names: names nothing"),
+        ("observation_names", "observation_names=[]", "--set observation_names: names nothing"),
+        ("observation_names", "observation_history=0", "--set observation_history: must be above 0, not 0"),
+        ("observation_names", "observation_history=-1", "--set observation_history: must be above 0, not -1"),
+    ],
+)
+def test_answer_of_nothing_is_refused(robot, tmp_path, metadata, setting, message):
+    foreign_files.mjlab_file(
+        robot, tmp_path / "foreign.onnx", foreign_files.mjlab_terms(), **{metadata: None}
+    )
+    names = f"observation_names={json.dumps(list(foreign_files.mjlab_terms())[:2])}"
+    settings = [*MJLAB_SETTINGS, setting, *([names] if setting.startswith("observation_history") else [])]
+    with pytest.raises(UserError) as refused:
+        import_policy(tmp_path / "foreign.onnx", tmp_path / "own.onnx", settings=settings)
+    assert message in str(refused.value)
+
+
+def test_foreign_file_is_never_written_over(imported):
+    own, foreign = imported
+    before = foreign.read_bytes()
+    with pytest.raises(UserError, match=r"foreign\.onnx: is the policy to import; name another --output"):
+        import_policy(foreign, own.parent / "." / foreign.name, settings=MJLAB_SETTINGS)
+    assert foreign.read_bytes() == before
+
+
+def test_output_that_is_no_onnx_file_is_refused(imported):
+    own, foreign = imported
+    with pytest.raises(UserError, match=r"plain: the policy is an ONNX file; name it plain\.onnx"):
+        import_policy(foreign, own.parent / "plain", settings=MJLAB_SETTINGS)
+    assert not (own.parent / "plain").exists()
 
 
 def test_truncated_or_foreign_file_is_refused(imported, tmp_path):
@@ -561,7 +658,9 @@ def test_weights_in_a_second_file_are_taken_in_or_their_loss_is_named(robot, sen
     onnx.save(
         model, tmp_path / "split.onnx", save_as_external_data=True, location="split.data", size_threshold=0
     )
-    import_policy(tmp_path / "split.onnx", tmp_path / "own.onnx", settings=MJLAB_SETTINGS)
+    contract = import_policy(tmp_path / "split.onnx", tmp_path / "own.onnx", settings=MJLAB_SETTINGS)
+    content = (tmp_path / "split.onnx").read_bytes() + (tmp_path / "split.data").read_bytes()
+    assert contract.training.imported.sha256 == hashlib.sha256(content).hexdigest()
     for _ in follow(OnnxPolicy(tmp_path / "own.onnx", robot), stack, sensors, episodes=1):
         pass
     (tmp_path / "split.data").unlink()

@@ -357,7 +357,7 @@ def test_the_exported_policy_acts_as_the_model(finished, env):
     started = torch.ones(N, dtype=torch.bool)
     for _ in range(20):
         expected, _ = model.predict(torch.cat((observation, privileged), 1).numpy(), deterministic=True)
-        actions = exported.act(environment, observation, started)
+        actions = exported.act(environment, observation, started).action
         np.testing.assert_allclose(actions.numpy(), expected, atol=1e-5)
         largest = max(largest, float(actions.abs().max()))
         result = environment.step(actions)

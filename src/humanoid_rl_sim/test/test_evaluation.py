@@ -11,20 +11,21 @@ import foreign_files
 import numpy as np
 import pytest
 import torch
+import yaml
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.export import export_policy
 from humanoid_rl_core.foreign.importing import import_policy
 from humanoid_rl_core.onnx_policy import OnnxPolicy
+from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.robot import load_robot
 from humanoid_rl_sim.learning import evaluation
-from humanoid_rl_sim.learning.actor import baseline_graph
+from humanoid_rl_sim.learning.actor import baseline, baseline_graph, run_episodes
 from humanoid_rl_sim.learning.evaluation import (
-    Actor,
-    GraphActor,
     commands_motion,
     evaluate_policy,
     evaluate_velocity,
     half_survival_speed,
+    judged_policy,
     push_falls,
     score,
     write_json,
@@ -35,10 +36,6 @@ from humanoid_rl_sim.tasks.making import make_environment
 from humanoid_rl_sim.tasks.terrain import Severity
 
 STAND = load_task("stand")
-
-
-def baseline(environment: Environment) -> Actor:
-    return GraphActor(baseline_graph(environment.graph))
 
 
 def walking(vx: float) -> TaskConfig:
@@ -214,6 +211,57 @@ def test_imported_policy_is_judged_with_its_own_gains(imported_policy, monkeypat
     contract = OnnxPolicy(imported_policy, load_robot()).contract
     np.testing.assert_array_equal(met[0].stiffness, contract.stiffness)
     np.testing.assert_array_equal(met[0].damping, contract.damping)
+
+
+def test_imported_policy_moves_the_joints_to_its_own_targets(imported_policy):
+    """Its pose and its scale are not those of the task that judges it."""
+    judged = judged_policy(imported_policy, "stand")
+    environment = make_environment(judged.task, "mujoco", 2, seed=0, training=False)
+    actor = judged.actor(environment)
+    wanted, step = [], judged.policy.step
+
+    def noted(**sensors):
+        wanted.append(step(**sensors))
+        return wanted[-1]
+
+    judged.policy.step = noted
+    told = []
+
+    def on_step(step, result):
+        assert not result.terminated.any()
+        told.append(environment.joint_target.numpy().copy())
+
+    try:
+        run_episodes(environment, actor, 3, on_step)
+    finally:
+        environment.close()
+    targets = np.array([output.joint_target for output in wanted]).reshape(3, 2, -1)
+    np.testing.assert_array_equal(np.array(told), targets.astype(np.float32))
+    decoded = environment.graph.decode(torch.tensor(wanted[0].action[None], dtype=torch.float32))
+    assert np.abs(targets[0, 0] - decoded.numpy()).max() > 0.02
+
+
+def test_policy_of_a_task_with_another_variant_is_judged_on_that_robot(tmp_path):
+    task = yaml.safe_load((share_dir() / "config" / "task" / "stand.yaml").read_text())
+    path = tmp_path / "stand_15.yaml"
+    path.write_text(yaml.safe_dump({**task, "variant": "mode_15"}))
+    config = load_task(str(path))
+    robot = load_robot("g1", "mode_15")
+    policy = export_policy(
+        tmp_path / "still.onnx",
+        baseline_graph(make_policy_graph(config, robot)),
+        robot,
+        gain_set(config, robot),
+        name="still",
+        control_period=config.control_period,
+        training={
+            "task": str(path), "simulator": "none", "seed": 0, "steps": 0, "git_revision": "", "metrics": {}
+        },
+    )  # fmt: skip
+    judged = judged_policy(policy)
+    assert judged.task.variant == judged.policy.contract.variant == "mode_15"
+    with pytest.raises(UserError, match="contract field 'variant'"):
+        judged_policy(policy, "stand")
 
 
 def test_imported_policy_is_judged_in_the_task_and_at_the_period_it_was_made_for(imported_policy, tmp_path):

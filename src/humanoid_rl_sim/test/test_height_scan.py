@@ -231,12 +231,12 @@ def test_trained_exported_and_torch_act_the_same_on_the_terrain(run, make):
         observation, _ = environment.reset()
         started = torch.ones(4, dtype=torch.bool)
         for _ in range(30):
-            expected = environment.graph.clip_action(trained.act(environment, observation, started))
-            action = exported.act(environment, observation, started)
+            expected = environment.graph.clip_action(trained.act(environment, observation, started).action)
+            action = exported.act(environment, observation, started).action
             largest = max(largest, float((action - expected).abs().max()))
             sensors = environment.sensors
             environment._last_sensors = sensors._replace(height_scan=0.0 * sensors.height_scan)
-            other = blind.act(environment, observation, started)
+            other = blind.act(environment, observation, started).action
             environment._last_sensors = sensors
             difference = max(difference, float((other - action).abs().max()))
             result = environment.step(expected)

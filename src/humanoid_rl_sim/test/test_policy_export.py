@@ -74,8 +74,8 @@ def test_the_policy_file_acts_like_the_trained_actor_over_whole_episodes(run):
             observation, _ = environment.reset()
             started = torch.ones(envs, dtype=torch.bool)
             for _ in range(80):
-                expected = trained.act(environment, observation, started)
-                action = exported.act(environment, observation, started)
+                expected = trained.act(environment, observation, started).action
+                action = exported.act(environment, observation, started).action
                 largest = max(largest, float((action - environment.graph.clip_action(expected)).abs().max()))
                 result = environment.step(expected)
                 observation, started = result.observation, result.terminated | result.truncated

@@ -11,19 +11,26 @@ import sys
 import time
 from pathlib import Path
 
+import foreign_files
 import numpy as np
 import pytest
 from humanoid_rl_core.errors import UserError
+from humanoid_rl_core.foreign.importing import import_policy
+from humanoid_rl_core.onnx_policy import OnnxPolicy
 from humanoid_rl_core.resources import share_dir
-from humanoid_rl_core.robot import load_robot
+from humanoid_rl_core.robot import Gains, load_robot
 from humanoid_rl_sim.learning import velocity_suite
+from humanoid_rl_sim.learning.actor import baseline
+from humanoid_rl_sim.learning.evaluation import judged_policy
+from humanoid_rl_sim.simulators.isaac_runner import ISAAC_VARIABLE
 from humanoid_rl_sim.simulators.registry import make_simulator
-from humanoid_rl_sim.tasks.environment import gain_set
+from humanoid_rl_sim.tasks.configuration import load_task
 from humanoid_rl_sim.transfer import measuring, open_loop
 from humanoid_rl_sim.transfer.comparison import Measured, compare, divergence, joint_gap, table, violations
-from humanoid_rl_sim.transfer.job import Job, write_arrays
+from humanoid_rl_sim.transfer.job import Job, read_arrays, write_arrays
 from humanoid_rl_sim.transfer.measuring import measure
-from humanoid_rl_sim.transfer.processes import ISAAC_VARIABLE, run_worker
+from humanoid_rl_sim.transfer.open_loop import OpenLoop
+from humanoid_rl_sim.transfer.processes import run_worker
 from humanoid_rl_sim.transfer.recording import read_messages, read_recording
 from humanoid_rl_sim.transfer.windows import PERIOD, WINDOW, cut
 
@@ -49,9 +56,13 @@ def policy(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("walked")
+
+
+@pytest.fixture(scope="module")
+def walked(folder):
     """Half a second of g1_walk's commands, and what two simulators made of it."""
-    folder = tmp_path_factory.mktemp("walked")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(open_loop, "RECORDED", 0.5)
         patch.setattr(open_loop, "WARM_UP", 1.0)
@@ -96,23 +107,66 @@ def test_the_suite_ran_in_both(walked):
         assert one.document["survival"] == 1.0 and 0.0 < one.document["velocity_error_mps"] < 0.4
 
 
-def test_weaker_motors_are_seen_at_their_joint(walked):
-    """A simulator that is told another stiffness of one joint, and nothing else."""
-    weak = dict(walked[1].arrays)
-    changed = weak["air.joint_pos"].copy()
-    changed[1:, :, ELBOW] += 0.03
-    weak["air.joint_pos"] = changed
-    found = divergence(walked[0], dataclasses.replace(walked[1], arrays=weak), "air")
+def test_weaker_motors_are_seen_at_their_joint(walked, folder):
+    """The fall again in a simulator that is told half the stiffness of one joint, and nothing else."""
+    fall = OpenLoop.from_arrays(read_arrays(folder / "commands.npz"), "air")
+    stiffness = fall.gains.stiffness.copy()
+    stiffness[ELBOW] /= 2.0
+    weak = dataclasses.replace(fall, gains=Gains(stiffness, fall.gains.damping))
+    timestep = load_task("walk").physics_timestep
+    simulator = make_simulator("mujoco", ROBOT, fall.robots, timestep=timestep, collision="full")
+    try:
+        seen = open_loop.replay(simulator, weak)
+    finally:
+        simulator.close()
+    other = dataclasses.replace(walked[0], arrays={f"air.{name}": values for name, values in seen.items()})
+    found = divergence(walked[0], other, "air")
     assert found.by_joint.argmax() == ELBOW
-    assert found.by_joint[ELBOW] == pytest.approx(0.03 * np.sqrt(25 / 26), rel=0.01)
+    assert found.by_joint[ELBOW] > 2.0 * np.delete(found.by_joint, ELBOW).max()
+
+
+def test_gains_and_targets_of_the_replay_are_the_policys(walked, folder, imported_policy):
+    walk = OnnxPolicy(policy("g1_walk"), ROBOT).contract
+    for part in ("policy", "air"):
+        commands = OpenLoop.from_arrays(read_arrays(folder / "commands.npz"), part)
+        np.testing.assert_array_equal(commands.gains.stiffness, walk.stiffness)
+        np.testing.assert_array_equal(commands.gains.damping, walk.damping)
+    judged = judged_policy(imported_policy, "stand")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(open_loop, "RECORDED", 0.04)
+        patch.setattr(open_loop, "WARM_UP", 0.04)
+        wanted, step = [], judged.policy.step
+        judged.policy.step = lambda **sensors: wanted.append(step(**sensors)) or wanted[-1]
+        recorded = open_loop.record_policy(judged.task, judged.actor, judged.gains, moves=False, seed=0)
+    targets = np.array([output.joint_target for output in wanted[2 * recorded.robots :]])
+    np.testing.assert_array_equal(recorded.targets.reshape(targets.shape), targets.astype(np.float32))
+    np.testing.assert_array_equal(recorded.gains.stiffness, judged.policy.contract.stiffness)
+
+
+@pytest.fixture
+def imported_policy(tmp_path):
+    """A policy of mjlab's, imported; gains of 10 to 38 Nm/rad in an order of its own."""
+    foreign_files.mjlab_file(ROBOT, tmp_path / "foreign.onnx", foreign_files.mjlab_terms())
+    import_policy(tmp_path / "foreign.onnx", tmp_path / "own.onnx", settings=foreign_files.MJLAB_SETTINGS)
+    return tmp_path / "own.onnx"
+
+
+@pytest.mark.parametrize("kind", ["reference", "measure"])
+def test_an_imported_policy_is_refused_as_in_an_evaluation(imported_policy, tmp_path, kind):
+    with pytest.raises(UserError, match="does not tell its task; name one with --task"):
+        measure(job(tmp_path, kind=kind, policy=str(imported_policy)))
+    settings = [s for s in foreign_files.MJLAB_SETTINGS if not s.startswith("control_period")]
+    slow = tmp_path / "slow.onnx"
+    import_policy(tmp_path / "foreign.onnx", slow, settings=[*settings, "control_period=0.04"])
+    with pytest.raises(UserError, match=r"steps every 0\.04 s, but the task stand every 0\.02 s"):
+        measure(job(tmp_path, kind=kind, policy=str(slow), task="stand"))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_robot_touches_itself_in_the_air(seed):
-    task, _ = measuring.policy_of(job(Path(), policy=policy("g1_stand")))
-    fall = open_loop.in_the_air(task, 4, seed=seed)
+    task, gains = load_task("stand"), ROBOT.gains["stiff"]
+    fall = open_loop.in_the_air(task, gains, 4, seed=seed)
     simulator = make_simulator("mujoco", ROBOT, 4, timestep=task.physics_timestep, collision="full")
-    simulator.set_gains(gain_set(task, ROBOT))
     seen = open_loop.replay(simulator, fall)
     assert not seen["self_contact"].any()
     moved = np.ptp(seen["joint_pos"], axis=0).max(0)
@@ -122,8 +176,9 @@ def test_no_robot_touches_itself_in_the_air(seed):
 
 def test_a_policy_that_falls_leaves_nothing_to_replay(monkeypatch):
     monkeypatch.setattr(open_loop, "WARM_UP", 2.5)
-    task, _ = measuring.policy_of(job(Path(), policy=policy("g1_walk")))
-    assert open_loop.record_policy(task, measuring.baseline, moves=True, seed=0) is None
+    task = load_task("walk")
+    gains = ROBOT.gains[task.gains]
+    assert open_loop.record_policy(task, baseline, gains, moves=True, seed=0) is None
 
 
 def test_a_standing_policy_is_pushed_and_left_alone(tmp_path, monkeypatch):
@@ -180,6 +235,36 @@ def test_a_robot_that_falls_by_itself_has_no_success():
     assert result["simulators"][0]["success"] == 0.3
 
 
+def replay_of(sim: str, offset: float) -> Measured:
+    """Four robots that stand for half a second, `offset` m aside from the fifth instant on."""
+    position = np.zeros((26, 4, 3))
+    position[5:] += offset
+    arrays = {
+        f"{part}.{name}": values
+        for part in ("policy", "air")
+        for name, values in (
+            ("joint_pos", np.zeros((26, 4, 29))),
+            ("base_pos", position),
+            ("base_quat", np.tile([1.0, 0.0, 0.0, 0.0], (26, 4, 1))),
+        )
+    }
+    return dataclasses.replace(simulator(sim, success=1.0), arrays=arrays)
+
+
+def test_a_simulator_whose_replay_is_no_number_is_apart_and_named():
+    whole, broken = replay_of("mujoco", 0.0), replay_of("isaac:newton", np.nan)
+    assert divergence(whole, broken, "policy").steps_together == 5
+    result = compare([whole, broken], reference=None, period=0.02, joints=ROBOT.joint_names)
+    assert violations(result, threshold=0.9, gap=0.1) == [
+        "isaac:newton: the replay of the fall came to values that are no numbers",
+        "isaac:newton: the replay of the policy's targets came to values that are no numbers",
+    ]
+    whole = compare(
+        [whole, replay_of("isaac:newton", 1.0)], reference=None, period=0.02, joints=ROBOT.joint_names
+    )
+    assert violations(whole, threshold=0.9, gap=0.1) == []
+
+
 # --- a recorded robot ---
 
 
@@ -189,7 +274,7 @@ def messages():
 
 
 def replayed(path: Path, folder: Path):
-    windows = cut(read_recording(path, ROBOT), ROBOT)
+    windows = cut(read_recording(path, ROBOT))
     write_arrays(folder / "recording.npz", windows.arrays())
     told = job(folder, recording=str(folder / "recording.npz"))
     return windows, Measured("mujoco", *measure(told), 1.0)
@@ -214,11 +299,13 @@ def test_the_simulator_that_it_came_from_repeats_it(messages, tmp_path):
     result = compare([measured], reference=None, period=0.002, joints=ROBOT.joint_names, windows=windows)
     assert violations(result, threshold=0.9, gap=0.1, joint_gap=0.02) == []
     assert table(result)[0].startswith("recorded robot, 5 windows of 0.5 s")
+    begin = ", ".join(f"{second:.2f}" for second in windows.time)
+    assert table(result)[1] == f"windows begin at {begin} s; 0 messages left out"
 
 
 def test_a_joint_that_was_read_wrong_is_found(messages, tmp_path):
     _, measured = replayed(write_bag(tmp_path / "bag", tampered(messages, ELBOW, 0.2)), tmp_path)
-    windows = cut(read_recording(tmp_path / "bag", ROBOT), ROBOT)
+    windows = cut(read_recording(tmp_path / "bag", ROBOT))
     gap = joint_gap(measured, windows).by_joint
     assert gap.argmax() == ELBOW and gap[ELBOW] > 0.1
     assert np.delete(gap, ELBOW).max() < 0.02
@@ -233,10 +320,13 @@ def test_a_message_that_is_not_whole_is_left_out(messages, tmp_path):
         for index, (topic, when, data) in enumerate(messages)
     ]
     recording = read_recording(write_bag(tmp_path / "bag", damaged), ROBOT)
-    assert recording.dropped == 20 and len(recording.state_time) == len(messages) // 2 - 10
+    assert (
+        recording.dropped == cut(recording).dropped == 20
+        and len(recording.state_time) == len(messages) // 2 - 10
+    )
     # Ten states are missing, which nothing fills in: no window lies over them.
     begin, end = recording.state_time[np.diff(recording.state_time).argmax() + np.array([0, 1])]
-    starts = cut(recording, ROBOT).time + recording.state_time[0]
+    starts = cut(recording).time + recording.state_time[0]
     assert ((starts + WINDOW <= begin + 1e-6) | (starts >= end - 1e-6)).all()
 
 
@@ -250,10 +340,32 @@ def test_windows_keep_to_the_gains_that_were_longest_in_force(factor, messages, 
             wire.seal_low_cmd(record)
         changed.append((topic, when, bytes(record)))
     recording = read_recording(write_bag(tmp_path / "bag", changed), ROBOT)
-    windows = cut(recording, ROBOT)
+    windows = cut(recording)
     starts = windows.time + recording.state_time[0]
     assert len(starts) == 5 and ((starts + WINDOW <= 1.2 + 1e-6) | (starts >= 1.3 - 1e-6)).all()
-    np.testing.assert_allclose(windows.stiffness, ROBOT.gains["stiff"].stiffness, rtol=1e-6)
+    np.testing.assert_allclose(windows.commands.gains.stiffness, ROBOT.gains["stiff"].stiffness, rtol=1e-6)
+
+
+def of_machine(messages, machine: int):
+    """The same of a robot with another mode_machine."""
+    changed = []
+    for topic, when, data in messages:
+        state = bytearray(data)
+        if topic == "/lowstate":
+            wire.low_state_record(state)["mode_machine"] = machine
+            wire.seal_low_state(state)
+        changed.append((topic, when, bytes(state)))
+    return changed
+
+
+def test_a_recording_tells_which_variant_it_is_of(messages, tmp_path):
+    bag = write_bag(tmp_path / "bag", of_machine(messages, 15))
+    assert read_recording(bag, "g1").robot.variant == "mode_15"
+    assert read_recording(bag, load_robot("g1", "mode_15")).robot.variant == "mode_15"
+    with pytest.raises(UserError, match=r"mode_machine 15 \(mode_15\), not of g1 rev_1_0"):
+        read_recording(bag, ROBOT)
+    with pytest.raises(UserError, match=r"mode_machine 77, which is that of no variant of g1; .*--variant"):
+        read_recording(write_bag(tmp_path / "unknown", of_machine(messages, 77)), "g1")
 
 
 def without_stiffness(messages):
@@ -264,7 +376,7 @@ def without_stiffness(messages):
 def test_recordings_that_cannot_be_replayed_say_why(messages, tmp_path):
     def refusal(path: Path) -> str:
         with pytest.raises(UserError) as refused:
-            cut(read_recording(path, ROBOT), ROBOT)
+            cut(read_recording(path, ROBOT))
         return str(refused.value)
 
     assert "does not exist" in refusal(tmp_path / "nowhere.mcap")
@@ -298,7 +410,9 @@ def script(path: Path, text: str) -> Path:
 
 def test_without_isaac_lab_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv(ISAAC_VARIABLE, raising=False)
-    with pytest.raises(UserError, match="simulator isaac:newton needs Isaac Lab: run make isaac"):
+    with pytest.raises(
+        UserError, match="simulator isaac:newton needs the environment of Isaac Lab: run make isaac"
+    ):
         run_worker(job(tmp_path, "isaac:newton"))
 
 
@@ -322,6 +436,22 @@ def test_a_mistake_that_the_worker_finds_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"simulator mujoco: .*broken.onnx") as refused:
         run_worker(job(tmp_path, policy=str(tmp_path / "broken.onnx")))
     assert "\n" not in str(refused.value)
+
+
+def test_a_worker_that_fails_ends_whatever_its_engine_left_running(tmp_path):
+    """A thread that never ends keeps the usual end of an interpreter waiting."""
+    program = (
+        "import sys, threading, time\n"
+        "from humanoid_rl_sim.transfer import worker\n"
+        "threading.Thread(target=time.sleep, args=(600,)).start()\n"
+        f"sys.argv = ['worker', {str(tmp_path / 'nowhere.json')!r}]\n"
+        "worker.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert "FileNotFoundError" in done.stderr and "nowhere.json" in done.stderr
 
 
 def test_an_interrupt_ends_the_worker_and_what_it_started(tmp_path):
@@ -353,7 +483,7 @@ def test_an_interrupt_ends_the_worker_and_what_it_started(tmp_path):
 def test_a_worker_leaves_what_it_measured(messages, tmp_path):
     write_arrays(
         tmp_path / "recording.npz",
-        cut(read_recording(write_bag(tmp_path / "bag", messages), ROBOT), ROBOT).arrays(),
+        cut(read_recording(write_bag(tmp_path / "bag", messages), ROBOT)).arrays(),
     )
     measured = run_worker(job(tmp_path, recording=str(tmp_path / "recording.npz")))
     assert measured.arrays["log.joint_pos"].shape == (251, 5, 29) and measured.seconds > 0.0

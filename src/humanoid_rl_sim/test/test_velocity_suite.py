@@ -169,9 +169,9 @@ class _Deaf:
     def act(self, environment, observation, started):
         command = environment.view.command
         environment.view.command = 0.0 * command
-        action = self._actor.act(environment, observation, started)
+        decision = self._actor.act(environment, observation, started)
         environment.view.command = command
-        return action
+        return decision
 
 
 def test_conditions_are_those_of_the_suite_whatever_the_task_trains_with():

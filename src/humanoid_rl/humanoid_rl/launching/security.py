@@ -23,6 +23,7 @@ ENCLAVES = ("robot_twin", "embedded_host", "policy_node", "operator")
 
 GENERATION_TIME = 120.0
 PROBE_TIME = 60.0
+TIMED_OUT = 124  # as timeout(1) has it
 PROBE = (
     "import rclpy; rclpy.init(args=[]); rclpy.create_node('security_probe', start_parameter_services=False)"
 )
@@ -120,6 +121,7 @@ def check_middleware(keystore: Path, environment: Mapping[str, str] = os.environ
     probe = _run([sys.executable, "-c", PROBE], as_operator, PROBE_TIME)
     if probe.returncode:
         said = [line for line in probe.stderr.splitlines() if "Error: " in line] or probe.stderr.splitlines()
+        said = said or [f"its process ended with code {probe.returncode}"]
         reason = said[0].partition("Error: ")[2] or said[0]
         raise UserError(
             f"this middleware starts no secured node ({reason}): take a ROS 2 install whose middleware is built "
@@ -130,6 +132,9 @@ def check_middleware(keystore: Path, environment: Mapping[str, str] = os.environ
 def _run(
     words: list[str], environment: Mapping[str, str] | None = None, timeout: float = GENERATION_TIME
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    try:
+        return subprocess.run(
+            words, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(words, TIMED_OUT, "", f"it had not ended after {timeout:g} s")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from humanoid_rl_core.errors import UserError
+from humanoid_rl_sim.simulators.isaac_runner import isaac_runner
 from launch.actions import LogInfo, OpaqueFunction, Shutdown, TimerAction
 from launch_ros.actions import Node
 
@@ -15,20 +14,6 @@ from humanoid_rl.launching.launch_files import ahead_of_others, ended_with_paren
 if TYPE_CHECKING:
     from launch import LaunchContext
     from launch.events.process import ProcessExited
-
-
-def isaac_runner() -> str:
-    """What runs a command in the environment of Isaac Lab.
-
-    Raises:
-        UserError: that environment is not there.
-    """
-    runner = os.environ.get("HUMANOID_RL_ISAAC", "")
-    if not Path(runner).is_file():
-        raise UserError(
-            "sim:=isaac needs the environment of Isaac Lab: run make isaac, then source tools/environment.sh again"
-        )
-    return runner
 
 
 def supervised_node(
@@ -89,7 +74,7 @@ def supervised_node(
     module = ["python", "-m", f"{package}.nodes.{executable}"] if in_isaac else []
     return Node(
         package=None if in_isaac else package,
-        executable=isaac_runner() if in_isaac else executable,
+        executable=isaac_runner("sim:=isaac") if in_isaac else executable,
         exec_name=executable,
         parameters=[*([parameters] if parameters else []), *map(str, parameter_files or [])],
         arguments=[*module, *(arguments or [])],

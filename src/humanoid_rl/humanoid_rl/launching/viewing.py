@@ -16,6 +16,7 @@ from humanoid_rl.launching.supervised_node import supervised_node
 
 VIEWERS = ("auto", "rviz", "web", "none")
 RVIZ_CONFIG = "config/rviz/humanoid_rl.rviz"
+MAX_PORT = 65535
 
 
 def installed(package: str) -> bool:
@@ -25,6 +26,12 @@ def installed(package: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+def check_port(port: str) -> None:
+    """Raises UserError unless `port` is the number of a TCP port."""
+    if not (port.isdecimal() and 1 <= int(port) <= MAX_PORT):
+        raise UserError(f"port:={port} is no TCP port (1 to {MAX_PORT})")
 
 
 def choose_viewer(viewer: str) -> str:

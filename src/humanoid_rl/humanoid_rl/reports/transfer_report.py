@@ -271,7 +271,9 @@ def _recorded(result: Document, measured: Sequence[Measured], windows: Windows, 
         caption(
             f"{result['log']['windows']} windows of {result['log']['seconds']:g} s of {result['recording']}; in each "
             "the simulated robot starts from the recorded joints and IMU, with its soles on level ground, and is told "
-            "what the recorded one was told."
+            "what the recorded one was told. They begin at "
+            f"{', '.join(f'{begin:.2f}' for begin in result['log']['begin_s'])} s of the recording, of which "
+            f"{result['log']['dropped']} messages were left out: a wrong CRC, or what is no number."
         ),
         f"<details><summary>all joints, rad</summary>{table(rows, ['joint', *told])}</details>",
     )

@@ -127,12 +127,31 @@ def as_number(where: str, value: Any) -> float:
     return float(value)
 
 
+def as_positive(where: str, value: Any) -> float:
+    """A finite number above 0. Raises UserError."""
+    number = as_number(where, value)
+    if number <= 0.0:
+        raise UserError(f"{where}: must be above 0, not {number:g}")
+    return number
+
+
+def as_bound(where: str, value: Any) -> float:
+    """A number, which may be infinite: no bound. Raises UserError."""
+    return value if isinstance(value, float) and math.isinf(value) else as_number(where, value)
+
+
 def as_integer(where: str, value: Any) -> int:
     """A whole number; 1e6 is one. Raises UserError."""
     number = as_number(where, value)
     if not number.is_integer():
         raise UserError(f"{where}: expected a whole number, found {value!r}")
     return int(number)
+
+
+def as_count(where: str, value: Any) -> int:
+    """A whole number above 0. Raises UserError."""
+    as_positive(where, value)
+    return as_integer(where, value)
 
 
 def as_text(where: str, value: Any) -> str:
@@ -149,11 +168,18 @@ def as_names(where: str, value: Any) -> tuple[str, ...]:
     return tuple(as_text(where, item) for item in value)
 
 
-def as_range(where: str, value: Any) -> tuple[float, float]:
-    """[lower, upper]. Raises UserError."""
+def as_mapping(where: str, value: Any) -> Mapping[Any, Any]:
+    """Keys and their values. Raises UserError."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: expected 'key: value' lines, found {value!r}")
+    return value
+
+
+def as_range(where: str, value: Any, bound: Callable[[str, Any], float] = as_number) -> tuple[float, float]:
+    """[lower, upper]; bound: what either may be. Raises UserError."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise UserError(f"{where}: expected [lower, upper], found {value!r}")
-    lower, upper = as_number(where, value[0]), as_number(where, value[1])
+    lower, upper = bound(where, value[0]), bound(where, value[1])
     if lower > upper:
         raise UserError(f"{where}: the lower bound {lower:g} is above the upper one {upper:g}")
     return lower, upper

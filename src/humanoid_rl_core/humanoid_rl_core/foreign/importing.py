@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from ..contract import (
     METADATA_KEY,
@@ -31,7 +30,7 @@ from . import leapp, mjlab, unitree_rl_lab
 from .answers import Answers, as_integer, as_it_is, as_number, as_range, as_text
 from .composing import ComposedGraph, Numbers, compose
 from .description import ForeignPolicy
-from .network_shape import quiet_session_options
+from .network_shape import running
 from .source import FORMATS, ForeignFiles, format_of, read_files
 
 _READERS: Mapping[str, Callable[[ForeignFiles, Answers], ForeignPolicy]] = {
@@ -63,6 +62,10 @@ def import_policy(
     path, output = Path(path), Path(output)
     if output.is_dir():
         raise UserError(f"{output}: is a directory; name the .onnx file to write")
+    if output.suffix != ".onnx":
+        raise UserError(f"{output}: the policy is an ONNX file; name it {output.name}.onnx")
+    if output.resolve() == path.resolve():
+        raise UserError(f"{path}: is the policy to import; name another --output")
     answers = Answers(settings)
     if format not in ("auto", *FORMATS):
         raise UserError(
@@ -269,11 +272,7 @@ def _record_golden(composed: ComposedGraph, policy: ForeignPolicy, robot: RobotM
     steps = max(MIN_GOLDEN_STEPS + 2, 2 * composed.history)
     lower, upper = policy.command_range.T
     inputs = random_inputs(robot, lower, upper, np.random.default_rng(0), steps)
-    try:
-        onnx.checker.check_model(composed.model, full_check=True)
-        session = ort.InferenceSession(
-            composed.model.SerializeToString(), quiet_session_options(), providers=["CPUExecutionProvider"]
-        )
+    with running(composed.model) as session:
         state = np.zeros((1, composed.state_size), np.float32)
         targets, actions = [], []
         for step in range(steps):
@@ -283,9 +282,4 @@ def _record_golden(composed: ComposedGraph, policy: ForeignPolicy, robot: RobotM
             )
             targets.append(target[0])
             actions.append(action[0])
-    except Exception as error:  # onnx's and onnxruntime's exceptions have no common base of their own
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"onnxruntime does not run the network ({reason}); export it with standard operators"
-        ) from None
     return Golden(inputs, {"joint_target": np.stack(targets), "action": np.stack(actions)}, state[0])

@@ -22,12 +22,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from ..errors import UserError, nearest
-from .answers import Answers, as_it_is, as_number
+from .answers import Answers, as_it_is, as_mapping, as_names, as_positive
 from .description import VELOCITY_COMMANDS, Feedback, ForeignPolicy, SensorInput, SensorNetwork
-from .network_shape import graph_inputs, quiet_session_options
+from .network_shape import graph_inputs, running
 from .ranges import command_range
 from .safetensors import read_safetensors
 from .source import ForeignFiles
@@ -65,7 +64,11 @@ def read(files: ForeignFiles, answers: Answers) -> ForeignPolicy:
     where = str(files.config_path)
     node, model, pipeline = _only_model(files, where)
     tensors = {
-        kind: {str(entry.get("name")): entry for entry in model[kind]} for kind in ("inputs", "outputs")
+        kind: {
+            str(as_mapping(f"{where}: models.{node}.{kind}", entry).get("name")): entry
+            for entry in model[kind]
+        }
+        for kind in ("inputs", "outputs")
     }
     _check_graph(files, tensors, where)
     joints, target, gains = _outputs(pipeline, node, tensors["outputs"], where)
@@ -108,7 +111,9 @@ def _only_model(files: ForeignFiles, where: str) -> tuple[str, Mapping[str, Any]
     if not isinstance(models, dict) or not isinstance(pipeline, dict):
         raise UserError(f"{where}: lacks 'models' or 'pipeline'; name the YAML that LEAPP wrote")
     if len(models) != 1:
-        raise UserError(f"{where}: has the models {', '.join(models) or 'none'}; a pipeline of one is needed")
+        raise UserError(
+            f"{where}: has the models {', '.join(map(str, models)) or 'none'}; a pipeline of one is needed"
+        )
     ((node, model),) = models.items()
     for key in ("inputs", "outputs"):
         if not isinstance(model, dict) or not isinstance(model.get(key), list):
@@ -120,7 +125,7 @@ def _only_model(files: ForeignFiles, where: str) -> tuple[str, Mapping[str, Any]
         raise UserError(f"{where}: models.{node}: missing key 'parameters'")
     if parameters.get("backend") != "onnx":
         raise UserError(f"{where}: the backend is '{parameters.get('backend')}'; export with an ONNX backend")
-    if parameters.get("sha256sum") != files.sha256:
+    if parameters.get("sha256sum") != files.graph_sha256:
         raise UserError(
             f"{files.path}: is not the file that {where} describes (sha256sum differs); name the one it was "
             "exported with"
@@ -164,7 +169,7 @@ def _outputs(
     """Joints of the targets, name of the targets, and gain -> name of the output with it."""
     targets = []
     gains: dict[str, str] = {}
-    for name in pipeline["outputs"].get(node, []):
+    for name in as_names(f"{where}: pipeline.outputs.{node}", pipeline["outputs"].get(node, [])):
         entry = outputs.get(name, {})
         kind = entry.get("kind")
         if kind == _TARGET:
@@ -188,7 +193,7 @@ def _inputs(
     pipeline: Mapping[str, Any], node: str, inputs: Mapping[str, Any], joints: tuple[str, ...], where: str
 ) -> tuple[SensorInput, ...]:
     result = []
-    for name in pipeline["inputs"].get(node, []):
+    for name in as_names(f"{where}: pipeline.inputs.{node}", pipeline["inputs"].get(node, [])):
         if name not in inputs:
             raise UserError(f"{where}: pipeline.inputs names '{name}', which models does not describe")
         entry = inputs[name]
@@ -234,15 +239,16 @@ def _feedback(
         assert files.config_path is not None
         initial = read_safetensors(files.config_path.parent / str(pipeline["initial_values"]))
     result = []
-    for source, targets in (pipeline.get("feedback_flow") or {}).items():
+    flow = f"{where}: pipeline.feedback_flow"
+    for source, targets in as_mapping(flow, pipeline.get("feedback_flow") or {}).items():
         output = str(source).removeprefix(f"{node}/")
-        for target in targets:
-            name = str(target).removeprefix(f"{node}/")
+        for target in as_names(f"{flow}.{source}", targets):
+            name = target.removeprefix(f"{node}/")
             if output not in tensors["outputs"] or name not in tensors["inputs"]:
-                raise UserError(f"{where}: pipeline.feedback_flow: {source} -> {target}: no such tensors")
+                raise UserError(f"{flow}: {source} -> {target}: no such tensors")
             shape = tensors["inputs"][name]["shape"]
             if tensors["outputs"][output]["shape"] != shape:
-                raise UserError(f"{where}: pipeline.feedback_flow: {source} -> {target}: the shapes differ")
+                raise UserError(f"{flow}: {source} -> {target}: the shapes differ")
             value = initial.get(f"{node}/{name}", np.zeros(shape))
             if list(value.shape) != shape or not np.isfinite(value.astype(np.float64)).all():
                 raise UserError(f"{where}: the initial value of '{name}' is not finite or of another shape")
@@ -256,19 +262,17 @@ def _constant_gains(
     """[n] of every gain; found by running the graph, because the YAML does not repeat the numbers."""
     if not gains:
         return {}
-    session = ort.InferenceSession(
-        files.model.SerializeToString(), quiet_session_options(), providers=["CPUExecutionProvider"]
-    )
     rng = np.random.default_rng(0)
     runs = []
-    for _ in range(3):
-        feed = {}
-        for value in graph_inputs(files.model):
-            tensor = value.type.tensor_type
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-            shape = [dimension.dim_value for dimension in tensor.shape.dim]
-            feed[value.name] = rng.normal(0.0, 2.0, shape).astype(dtype)
-        runs.append(session.run(list(gains.values()), feed))
+    with running(files.model) as session:
+        for _ in range(3):
+            feed = {}
+            for value in graph_inputs(files.model):
+                tensor = value.type.tensor_type
+                dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+                shape = [dimension.dim_value for dimension in tensor.shape.dim]
+                feed[value.name] = rng.normal(0.0, 2.0, shape).astype(dtype)
+            runs.append(session.run(list(gains.values()), feed))
     for field, *outputs in zip(gains, *runs, strict=True):
         if any((output != outputs[0]).any() for output in outputs):
             raise UserError(
@@ -278,11 +282,8 @@ def _constant_gains(
 
 
 def _period(pipeline: Mapping[str, Any], answers: Answers, where: str) -> float | None:
-    frequency = (pipeline.get("configs") or {}).get("frequency")
+    frequency = as_mapping(f"{where}: pipeline.configs", pipeline.get("configs") or {}).get("frequency")
     if frequency is None:
-        return answers.get("control_period", as_number)
+        return answers.get("control_period", as_positive)
     answers.known("control_period", "LEAPP, configs.frequency")
-    hertz = as_number(f"{where}: pipeline.configs.frequency", frequency)
-    if hertz <= 0.0:
-        raise UserError(f"{where}: pipeline.configs.frequency: must be positive, not {hertz:g}")
-    return 1.0 / hertz
+    return 1.0 / as_positive(f"{where}: pipeline.configs.frequency", frequency)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError, nearest
-from .answers import Answers, as_integer, as_it_is, as_names, as_number, as_range
+from .answers import Answers, as_count, as_it_is, as_names, as_number, as_positive, as_range
 from .description import PER_JOINT, VELOCITY_COMMANDS, ForeignPolicy, ObservationNetwork, Term, quantity_of
 from .network_shape import check_sizes, graph_inputs, width
 from .ranges import command_range
@@ -67,14 +67,15 @@ def read(files: ForeignFiles, answers: Answers) -> ForeignPolicy:
             values[key] = _numbers(files, metadata_key, joints)
         else:
             answers.get(key, as_it_is)
-    period = answers.get("control_period", as_number)
+    period = answers.get("control_period", as_positive)
     ranges = answers.get("command_range", command_range) if commands != () else np.zeros((0, 2))
     scale = answers.get("observation_scale", as_it_is)
     clip = answers.get("observation_clip", as_it_is)
     action_clip = answers.get("action_clip", _bound)
     history = _history(files, answers, joints, terms)
     answers.refuse_gaps(f"{files.path}: mjlab's metadata")
-    assert joints and terms and commands is not None and ranges is not None and period and history
+    assert joints is not None and terms is not None and commands is not None and ranges is not None
+    assert period is not None and history is not None
 
     if "command" in terms and (len(commands) != 1 or commands[0] not in _VELOCITY):
         raise UserError(
@@ -94,7 +95,7 @@ def read(files: ForeignFiles, answers: Answers) -> ForeignPolicy:
             )
             for name in terms
         ),
-        action_clip=None if math.isinf(action_clip or math.inf) else action_clip,
+        action_clip=action_clip,
     )
     observation = sum(len(term.scale) * term.history for term in network.terms)
     check_sizes(files.model, observation, len(joints))
@@ -112,9 +113,15 @@ def read(files: ForeignFiles, answers: Answers) -> ForeignPolicy:
 def _names(files: ForeignFiles, answers: Answers, key: str) -> tuple[str, ...] | None:
     text = files.metadata.get(key)
     if text is None:
-        return answers.get(key, as_names)
-    answers.known(key, "metadata")
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+        where, names = f"--set {key}:", answers.get(key, as_names)
+    else:
+        answers.known(key, "metadata")
+        where = f"{files.path}: metadata '{key}'"
+        names = tuple(name.strip() for name in text.split(",") if name.strip())
+    # A policy without commands is one; without joints or observations it is none.
+    if names == () and key != "command_names":
+        raise UserError(f"{where} names nothing")
+    return names
 
 
 def _numbers(files: ForeignFiles, key: str, joints: tuple[str, ...] | None) -> np.ndarray:
@@ -146,11 +153,11 @@ def _history(
         if width(inputs[0]) == frame:
             answers.known("observation_history", "size of the network's input")
             return 1
-    return answers.get("observation_history", as_integer)
+    return answers.get("observation_history", as_count)
 
 
-def _bound(where: str, value: Any) -> float:
-    return math.inf if value == "none" else as_number(where, value)
+def _bound(where: str, value: Any) -> float | None:
+    return None if value == "none" else as_positive(where, value)
 
 
 def _per_term(where: str, value: Any, terms: tuple[str, ...], parse: Any, default: Any) -> dict[str, Any]:

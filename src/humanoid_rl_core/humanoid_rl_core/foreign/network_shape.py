@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import onnx
 import onnxruntime as ort
 
@@ -55,8 +58,21 @@ def check_sizes(model: onnx.ModelProto, observation: int, joints: int) -> None:
         raise UserError(f"the network gives {width(outputs[0])} actions, but there are {joints} joints")
 
 
-def quiet_session_options() -> ort.SessionOptions:
-    """Without warnings on stderr: weights that a composed graph has no use for are no one's concern."""
+@contextmanager
+def running(model: onnx.ModelProto) -> Iterator[ort.InferenceSession]:
+    """A session of a network that nobody has run yet.
+
+    Raises:
+        UserError: onnxruntime does not load it, or a run within the block fails.
+    """
     options = ort.SessionOptions()
+    # Weights that a composed graph has no use for are no one's concern.
     options.log_severity_level = 4
-    return options
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        yield ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnx's and onnxruntime's exceptions have no common base of their own
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"onnxruntime does not run the network ({reason}); export it with standard operators"
+        ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,14 @@ _ALL_JOINTS = "!!python/object/apply:builtins.slice [null, null, null]"
 class ForeignFiles:
     """An ONNX file, read whole, and the YAML beside it, if one was named.
 
-    metadata: the ONNX file's. sha256, config_sha256: hexadecimal; "" without a YAML.
+    metadata: the ONNX file's. graph_sha256: of that file alone; sha256: of it followed by the files that its weights
+    lie in, by their names; config_sha256: of the YAML, "" without one. All in hexadecimal.
     """
 
     path: Path
     model: onnx.ModelProto
     metadata: Mapping[str, str]
+    graph_sha256: str
     sha256: str
     config_path: Path | None
     config: Mapping[str, Any]
@@ -48,8 +50,12 @@ def read_files(path: Path, config_path: Path | None) -> ForeignFiles:
         UserError: a file is missing, broken, one of ours, or has operators that only another stack's runtime knows.
     """
     content = read_onnx(path)
+    digest = hashlib.sha256(content)
+    graph_sha256 = digest.hexdigest()
     try:
         model = onnx.load_model_from_string(content)
+        for name in sorted({name for tensor in _tensors(model.graph) for name in _location(tensor)}):
+            digest.update((path.parent / name).read_bytes())
         onnx.load_external_data_for_model(model, str(path.parent))
     except DecodeError:
         raise UserError(
@@ -74,8 +80,25 @@ def read_files(path: Path, config_path: Path | None) -> ForeignFiles:
         config_sha256 = hashlib.sha256(text.encode()).hexdigest()
         config = parse_yaml(text.replace(_ALL_JOINTS, "null"), str(config_path))
     return ForeignFiles(
-        path, model, metadata, hashlib.sha256(content).hexdigest(), config_path, config, config_sha256
+        path, model, metadata, graph_sha256, digest.hexdigest(), config_path, config, config_sha256
     )
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """All that a graph and those within its nodes hold."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _location(tensor: onnx.TensorProto) -> list[str]:
+    """The file that a tensor's values lie in, if they are not in the graph."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return []
+    return [entry.value for entry in tensor.external_data if entry.key == "location"]
 
 
 def _check_operators(path: Path, model: onnx.ModelProto) -> None:

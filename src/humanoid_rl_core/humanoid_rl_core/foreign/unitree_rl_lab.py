@@ -28,7 +28,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..typed_yaml import load_dataclass
-from .answers import Answers, as_it_is, as_number
+from .answers import Answers, as_bound, as_it_is, as_mapping, as_number, as_positive, as_range
 from .description import (
     GAIT_PHASE,
     PER_JOINT,
@@ -122,7 +122,7 @@ def read(files: ForeignFiles, answers: Answers) -> ForeignPolicy:
 
     period = deploy.step_dt
     if period is None:
-        period = answers.get("control_period", as_number)
+        period = answers.get("control_period", as_positive)
     else:
         answers.known("control_period", "deploy.yaml")
     commanded = any(term.quantity == "command" for term in network.terms)
@@ -221,7 +221,8 @@ def _term(name: str, content: Any, joints: int, where: str) -> Term:
     _check_count(scale, size, f"{where}.scale")
     params = dict(spec.params or {})
     params.pop("command_name", None)
-    selected = (params.pop("asset_cfg", None) or {}).get("joint_ids")
+    asset = params.pop("asset_cfg", None) or {}
+    selected = as_mapping(f"{where}.params.asset_cfg", asset).get("joint_ids")
     if selected not in (None, [], list(range(joints))):
         raise UserError(f"{where}.params: selects some joints, which is not imported")
     period = 0.0
@@ -233,7 +234,8 @@ def _term(name: str, content: Any, joints: int, where: str) -> Term:
             raise UserError(f"{where}.params.period: must be positive, not {period:g}")
     for key in params:
         raise UserError(f"{where}.params: unknown key '{key}'")
-    return Term(name, quantity, tuple(scale.tolist()), spec.clip, spec.history_length, period)
+    clip = None if spec.clip is None else as_range(f"{where}.clip", spec.clip, as_bound)
+    return Term(name, quantity, tuple(scale.tolist()), clip, spec.history_length, period)
 
 
 def _ranges(deploy: _Deploy, answers: Answers) -> np.ndarray | None:

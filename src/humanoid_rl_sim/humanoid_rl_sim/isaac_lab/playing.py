@@ -23,8 +23,9 @@ from isaaclab.envs import ManagerBasedRLEnv
 from humanoid_rl_sim.isaac_lab import ENVIRONMENT
 from humanoid_rl_sim.isaac_lab.configuration import COMMAND_NAMES, environment_cfg, shipped_usd
 from humanoid_rl_sim.learning.onnx_batch import OnnxBatch
-from humanoid_rl_sim.simulators.isaac_session import choose_device, without_kernel_prints
+from humanoid_rl_sim.simulators.isaac_session import without_kernel_prints
 from humanoid_rl_sim.simulators.robot_usd import write_robot_usd
+from humanoid_rl_sim.simulators.torch_device import choose_device
 
 SETTLING = 2.0
 """s at the start of an episode that do not count for its mean velocity, as in `learning.evaluation`."""

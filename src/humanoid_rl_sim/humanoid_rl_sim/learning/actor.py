@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from humanoid_rl_core.contract import HEIGHT_SCAN
@@ -46,12 +46,25 @@ def baseline_graph(graph: PolicyGraph) -> PolicyGraph:
     return baseline.eval()
 
 
+class Decision(NamedTuple):
+    """What an actor wants of its robots."""
+
+    action: torch.Tensor
+    """[N, n]."""
+    joint_target: torch.Tensor | None = None
+    """[N, n] rad; None where the task's graph decodes the action."""
+
+
 class Actor(Protocol):
     """Anything that turns the environment's present state into actions."""
 
-    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
-        """Actions [N, n]; `started` [N] marks the environments whose episode has just begun."""
+    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> Decision:
+        """`started` [N] marks the environments whose episode has just begun."""
         ...
+
+
+MakeActor = Callable[[Environment], Actor]
+"""Who acts in an environment."""
 
 
 class GraphActor:
@@ -62,13 +75,18 @@ class GraphActor:
             raise ValueError("the graph has no network")
         self.graph = graph
 
-    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
+    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> Decision:
         assert self.graph.network is not None
-        return self.graph.network(self.graph.normalise(observation))
+        return Decision(self.graph.network(self.graph.normalise(observation)))
+
+
+def baseline(environment: Environment) -> Actor:
+    """The task's gains alone, holding the default pose."""
+    return GraphActor(baseline_graph(environment.graph))
 
 
 class OnnxActor:
-    """An exported policy as the policy node runs it: raw sensors in, one environment at a time.
+    """An exported policy as the policy node runs it: raw sensors in, joint targets out, one environment at a time.
 
     A policy that sees the ground is given it. Where the task's actor sees it at the same points, that is what its
     sensors read, noise included; elsewhere it is looked up exactly, which on level ground gives at every point how
@@ -81,15 +99,16 @@ class OnnxActor:
         scan = policy.contract.height_scan
         self._points = None if scan is None else torch.as_tensor(scan.points, dtype=torch.float32)
 
-    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> torch.Tensor:
+    def act(self, environment: Environment, observation: torch.Tensor, started: torch.Tensor) -> Decision:
         seen = {**environment.sensors._asdict(), "command": environment.view.command}
         if self._points is None:
             del seen[HEIGHT_SCAN]
         elif environment.graph.height_scan != self.policy.contract.height_scan:
             seen[HEIGHT_SCAN] = environment.depth(self._points.to(environment.device))
         sensors = {name: tensor.cpu().numpy() for name, tensor in seen.items()}
-        actions = self._batch.step(sensors, started.cpu().numpy()).action
-        return torch.from_numpy(actions).to(environment.device)
+        output = self._batch.step(sensors, started.cpu().numpy())
+        both = output.action, output.joint_target
+        return Decision(*(torch.from_numpy(values).to(environment.device) for values in both))
 
 
 def run_episodes(
@@ -100,6 +119,6 @@ def run_episodes(
         observation, _ = environment.reset()
         started = torch.ones(environment.num_envs, dtype=torch.bool)
         for step in range(steps):
-            result = environment.step(actor.act(environment, observation, started))
+            result = environment.step(*actor.act(environment, observation, started))
             observation, started = result.observation, result.terminated | result.truncated
             on_step(step, result)

@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ import numpy.typing as npt
 import torch
 from humanoid_rl_core.contract import UNKNOWN
 from humanoid_rl_core.errors import UserError
-from humanoid_rl_core.onnx_policy import OnnxPolicy
+from humanoid_rl_core.onnx_policy import OnnxPolicy, read_contract
 from humanoid_rl_core.policy_graph import PolicyGraph
 from humanoid_rl_core.robot import Gains, load_robot
 
 from humanoid_rl_sim.learning import velocity_suite
-from humanoid_rl_sim.learning.actor import Actor, GraphActor, OnnxActor, baseline_graph, run_episodes
+from humanoid_rl_sim.learning.actor import Actor, GraphActor, OnnxActor, baseline, run_episodes
 from humanoid_rl_sim.tasks.configuration import TaskConfig, load_task
 from humanoid_rl_sim.tasks.environment import Environment
 from humanoid_rl_sim.tasks.making import make_environment
@@ -85,9 +86,6 @@ def evaluate_pushes(
 
     Returns the contents of evaluation.json.
     """
-
-    def baseline(environment: Environment) -> Actor:
-        return GraphActor(baseline_graph(environment.graph))
 
     speeds = np.repeat(SWEEP_SPEEDS, sweep_episodes)
     survived = {
@@ -202,6 +200,47 @@ def score(task: TaskConfig, graph: PolicyGraph, *, sim: str, episodes: int, seed
     return 1.0 - float(push_falls(task, make_actor, speeds, sim=sim, seed=seed).mean())
 
 
+@dataclass(frozen=True)
+class JudgedPolicy:
+    """An exported policy, and the task that judges it."""
+
+    policy: OnnxPolicy
+    task: TaskConfig
+
+    @property
+    def gains(self) -> Gains:
+        """The host takes them from the policy's commands, whatever the task was trained with."""
+        return Gains(self.policy.contract.stiffness, self.policy.contract.damping)
+
+    def actor(self, environment: Environment) -> Actor:
+        """Who acts as the policy node does, in an environment that gets the policy's gains."""
+        environment.simulator.set_gains(self.gains)
+        return OnnxActor(self.policy, environment.num_envs)
+
+
+def judged_policy(path: Path | str, task: str | None = None) -> JudgedPolicy:
+    """Load a policy to judge it.
+
+    Args:
+        path: ONNX file.
+        task: task name; by default the one the policy was trained on.
+
+    Raises:
+        UserError: the policy or the task cannot be used, or they do not go together.
+    """
+    record = read_contract(path).training
+    if task is None and record.imported is not None and record.task == UNKNOWN:
+        raise UserError(f"{path}: the imported policy does not tell its task; name one with --task")
+    config = load_task(task or record.task)
+    policy = OnnxPolicy(path, load_robot(config.robot, config.variant))
+    if abs(policy.contract.control_period - config.control_period) > 1e-9:
+        raise UserError(
+            f"{path}: steps every {policy.contract.control_period:g} s, but the task {config.name} every "
+            f"{config.control_period:g} s; choose a task with the policy's period"
+        )
+    return JudgedPolicy(policy, config)
+
+
 def evaluate_policy(
     policy_path: Path | str,
     *,
@@ -224,33 +263,21 @@ def evaluate_policy(
     Raises:
         UserError: the policy or the task cannot be used.
     """
-    robot = load_robot()
-    policy = OnnxPolicy(Path(policy_path), robot)
-    record = policy.contract.training
-    if task is None and record.imported is not None and record.task == UNKNOWN:
-        raise UserError(f"{policy_path}: the imported policy does not tell its task; name one with --task")
-    config = load_task(task or record.task)
-    if abs(policy.contract.control_period - config.control_period) > 1e-9:
-        raise UserError(
-            f"{policy_path}: steps every {policy.contract.control_period:g} s, but the task {config.name} every "
-            f"{config.control_period:g} s; choose a task with the policy's period"
-        )
-
-    def make_actor(environment: Environment) -> Actor:
-        # The host takes the gains from the policy's commands, whatever the task was trained with.
-        environment.simulator.set_gains(Gains(policy.contract.stiffness, policy.contract.damping))
-        return OnnxActor(policy, environment.num_envs)
-
-    if commands_motion(config):
+    judged = judged_policy(policy_path, task)
+    if commands_motion(judged.task):
         result = velocity_suite.evaluate(
-            config,
-            make_actor,
+            judged.task,
+            judged.actor,
             seed=seed,
             repetitions=math.ceil(episodes / len(velocity_suite.COMMANDS)) if episodes else None,
         )
     else:
         result = evaluate_pushes(
-            config, make_actor, episodes=episodes or PUSH_EPISODES, seed=seed, sweep_episodes=sweep_episodes
+            judged.task,
+            judged.actor,
+            episodes=episodes or PUSH_EPISODES,
+            seed=seed,
+            sweep_episodes=sweep_episodes,
         )
     result["policy_file"] = Path(policy_path).name
     if output is not None:

@@ -28,9 +28,10 @@ from humanoid_rl_sim.simulators.contract import (
 from humanoid_rl_sim.simulators.height_field import HeightField
 from humanoid_rl_sim.simulators.isaac_friction import friction_setter
 from humanoid_rl_sim.simulators.isaac_scene import DATA_TYPES, contact_sensor, touching_links
-from humanoid_rl_sim.simulators.isaac_session import choose_device, open_session
+from humanoid_rl_sim.simulators.isaac_session import open_session
 from humanoid_rl_sim.simulators.mujoco_model import add_sole_sites, build_mujoco_spec
 from humanoid_rl_sim.simulators.quaternion import rotate
+from humanoid_rl_sim.simulators.torch_device import choose_device
 
 TORSO = "torso_link"
 LEAST_FORCE = 1e-2

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import isaaclab.sim as sim_utils
-import torch
 import warp as wp
 from humanoid_rl_core.errors import UserError, nearest
 from humanoid_rl_core.robot import RobotModel
@@ -21,18 +20,6 @@ from humanoid_rl_sim.simulators.camera import CameraConfig
 from humanoid_rl_sim.simulators.contract import Collision
 from humanoid_rl_sim.simulators.height_field import HeightField
 from humanoid_rl_sim.simulators.isaac_scene import ENGINES, scene_configuration
-
-
-def choose_device(device: str) -> str:
-    """The device meant by "cuda", "cuda:1", "cpu", or "", which is the current GPU where there is one.
-
-    Raises:
-        UserError: there is no GPU.
-    """
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device {device}: torch finds no CUDA GPU; use device cpu")
-    here = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-    return here if device in ("", "cuda") else device
 
 
 def open_session(
@@ -58,7 +45,7 @@ def open_session(
         num_envs: number of robots.
         engine: one of `isaac_scene.ENGINES`.
         timestep: physics step in s.
-        device: from `choose_device`.
+        device: from `torch_device.choose_device`.
         collision: what collides.
         sensed_links: the links that get a contact sensor.
         height_field: the ground; level without.

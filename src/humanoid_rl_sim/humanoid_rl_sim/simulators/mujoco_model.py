@@ -12,6 +12,7 @@ number of contacts of the robot with itself).
 """
 
 import itertools
+import math
 import xml.etree.ElementTree as ET
 from typing import get_args
 
@@ -26,6 +27,8 @@ from humanoid_rl_sim.simulators.height_field import HeightField
 
 BASE_JOINT = "floating_base_joint"
 FLOOR = "floor"
+MOST_ABOVE = 4.0
+"""m above the floor up to which `nearest_sole` measures; twice what anybody lifts the robot to for it."""
 HOME_KEYFRAME = "home"
 TRACKING_CAMERA = "tracking"
 IMU_SENSORS = ("imu_gyro", "imu_accel", "imu_quat")
@@ -136,6 +139,25 @@ def add_sole_sites(spec: mujoco.MjSpec, robot: RobotModel) -> tuple[str, ...]:
         centre = np.mean([geom.pos for geom in soles], axis=0) - [0.0, 0.0, soles[0].size[0]]
         spec.body(link).add_site(name=name, pos=centre)
     return names
+
+
+def nearest_sole(
+    model: mujoco.MjModel, data: mujoco.MjData, robot: RobotModel
+) -> tuple[float, NDArray[np.float64], int]:
+    """The place of the feet that is nearest to the floor, or deepest in it; its poses must be up to date.
+
+    Returns:
+        Its distance in m, itself in the world [3] m, and the number of its body.
+    """
+    feet = [model.body(link).id for link in robot.foot_links]
+    floor, line = model.geom(FLOOR).id, np.zeros(6)
+    nearest = (math.inf, np.zeros(3), 0)
+    for geom in range(model.ngeom):
+        if model.geom_bodyid[geom] in feet and model.geom_contype[geom]:
+            gap = mujoco.mj_geomDistance(model, data, floor, geom, MOST_ABOVE, line)
+            if gap < nearest[0]:
+                nearest = (float(gap), line[3:6].copy(), int(model.geom_bodyid[geom]))
+    return nearest
 
 
 def set_position_gains(model: mujoco.MjModel, gains: Gains) -> None:

@@ -14,7 +14,6 @@ import mujoco_warp as mjw
 import numpy as np
 import torch
 import warp as wp
-from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import Gains, RobotModel
 
 from humanoid_rl_sim.simulators.contract import (
@@ -35,6 +34,7 @@ from humanoid_rl_sim.simulators.mujoco_model import (
     sensor_slice,
 )
 from humanoid_rl_sim.simulators.quaternion import multiply, rotate_inverse
+from humanoid_rl_sim.simulators.torch_device import choose_device
 
 RANDOMISED = (
     "geom_friction", "body_mass", "body_inertia", "body_ipos", "dof_armature",
@@ -82,11 +82,7 @@ class MujocoWarpSimulator(Simulator):
         collision: Collision = "feet",
         height_field: HeightField | None = None,
     ) -> None:
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError(f"device {device}: torch finds no CUDA GPU; use device cpu")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if self.device.type == "cuda" and self.device.index is None:
-            self.device = torch.device("cuda", torch.cuda.current_device())
+        self.device = torch.device(choose_device(device))
         wp.init()
         self.robot, self.num_envs, self.timestep = robot, num_envs, timestep
         self.height_field = height_field

@@ -332,15 +332,25 @@ class Environment:
         self._take_images()
         return self._next_observation(), self._privileged()
 
-    def step(self, action: torch.Tensor) -> StepResult:
-        """Apply `action` [N, n] for one control period."""
+    @property
+    def joint_target(self) -> torch.Tensor:
+        """[N, n] rad, what the motors were told last."""
+        return self._target
+
+    def step(self, action: torch.Tensor, joint_target: torch.Tensor | None = None) -> StepResult:
+        """Apply a policy's output for one control period.
+
+        Args:
+            action: [N, n].
+            joint_target: [N, n] rad, of a policy that decodes its actions itself; without, as the task's graph does.
+        """
         view = self.view
         view.last_action = view.action
         view.action = self.graph.clip_action(action)
         view.last_joint_vel = view.state.joint_vel.clone()
         if self.training and self.task.push is not None:
             self._push()
-        self._physics(self.graph.decode(action))
+        self._physics(self.graph.decode(action) if joint_target is None else joint_target)
         broken = self._repair()
         self._recurrent = self.graph.next_state(action, self._frames)
 

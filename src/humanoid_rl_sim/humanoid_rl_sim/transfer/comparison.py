@@ -45,7 +45,7 @@ class Divergence:
     base_angle: Floats
     """[T + 1] rad, mean of the robots."""
     steps_together: float
-    """Periods until the bases are `APART`, median of the robots; infinity where most never are."""
+    """Periods until the bases are `APART` or one is no number, median of the robots; infinity where most never are."""
 
 
 def divergence(a: Measured, b: Measured, part: str) -> Divergence | None:
@@ -59,7 +59,7 @@ def divergence(a: Measured, b: Measured, part: str) -> Divergence | None:
     square = (joints[0] - joints[1]) ** 2
     distance = np.linalg.norm(position[0] - position[1], axis=-1)
     turned = rotation.multiply(rotation.conjugate(quat[0]), quat[1])
-    apart = distance > APART
+    apart = ~(distance <= APART)  # also where one is no number
     together = np.where(apart.any(0), apart.argmax(0).astype(float), math.inf)
     return Divergence(
         np.sqrt(square.mean((1, 2))),
@@ -84,6 +84,13 @@ def joint_gap(measured: Measured, windows: Windows) -> JointGap:
     """How far a simulator's joints are from the recorded ones."""
     square = (measured.arrays["log.joint_pos"].astype(float) - windows.joint_pos) ** 2
     return JointGap(np.sqrt(square.mean((0, 1))), np.sqrt(square.mean((1, 2))))
+
+
+def broken(measured: Measured) -> list[str]:
+    """The replays (policy, air, log) in which a simulator came to values that are no numbers."""
+    return sorted(
+        {name.partition(".")[0] for name, values in measured.arrays.items() if not np.isfinite(values).all()}
+    )
 
 
 def success(measured: Measured, reference: float) -> float:
@@ -127,6 +134,7 @@ def compare(
             {
                 "simulator": one.sim,
                 "seconds": round(one.seconds, 1),
+                "broken": broken(one),
                 **({"success": success(one, reference or 0.0)} if one in judged else {}),
                 **{k: one.document[k] for k in _FIGURES if k in one.document and k != "success"},
             }
@@ -139,6 +147,8 @@ def compare(
     if windows is not None:
         result["log"] = {
             "windows": windows.commands.robots,
+            "begin_s": windows.time.round(3).tolist(),
+            "dropped": windows.dropped,
             "seconds": round((windows.joint_pos.shape[0] - 1) * windows.commands.period, 3),
             "simulators": [_log(one, windows, joints) for one in measured],
         }
@@ -181,6 +191,9 @@ def _log(measured: Measured, windows: Windows, joints: Sequence[str]) -> Documen
     }
 
 
+_REPLAYS = {"policy": "the policy's targets", "air": "the fall", "log": "the recorded robot"}
+
+
 def violations(
     result: Document, *, threshold: float, gap: float, joint_gap: float | None = None
 ) -> list[str]:
@@ -202,6 +215,11 @@ def violations(
         for row in result["pairs"]
         if row["success_gap"] > gap + 1e-9
     ]
+    lines += [
+        f"{row['simulator']}: the replay of {_REPLAYS[part]} came to values that are no numbers"
+        for row in result["simulators"]
+        for part in row["broken"]
+    ]
     if joint_gap is not None and "log" in result:
         lines += [
             f"{row['simulator']}: {joint} differs from the recorded robot by {value:.3f} rad, more than {joint_gap:g}"
@@ -214,7 +232,7 @@ def violations(
 
 def worst(by_joint: Mapping[str, float]) -> tuple[str, float]:
     """The joint that differs most, and by how much."""
-    name = max(by_joint, key=lambda joint: by_joint[joint])
+    name = max(by_joint, key=lambda joint: math.inf if math.isnan(by_joint[joint]) else by_joint[joint])
     return name.removesuffix("_joint"), by_joint[name]
 
 
@@ -282,8 +300,10 @@ def _log_lines(result: Document) -> list[str]:
     if "log" not in result:
         return []
     log = result["log"]
+    begin = ", ".join(f"{second:.2f}" for second in log["begin_s"])
     lines = [
-        f"recorded robot, {log['windows']} windows of {log['seconds']:g} s: RMS of all joints, and the worst five, mrad"
+        f"recorded robot, {log['windows']} windows of {log['seconds']:g} s: RMS of all joints, the worst five in mrad",
+        f"windows begin at {begin} s; {log['dropped']} messages left out",
     ]
     for row in log["simulators"]:
         joints = sorted(row["by_joint_rad"].items(), key=lambda item: -item[1])[:5]

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from humanoid_rl_core.onnx_policy import OnnxPolicy
-from humanoid_rl_core.robot import Gains, load_robot
+from humanoid_rl_core.robot import load_robot
 from numpy.typing import NDArray
 
 from humanoid_rl_sim.learning import velocity_suite
-from humanoid_rl_sim.learning.actor import Actor, GraphActor, OnnxActor, baseline_graph
+from humanoid_rl_sim.learning.actor import MakeActor, baseline
 from humanoid_rl_sim.learning.evaluation import (
     SWEEP_SPEEDS,
+    JudgedPolicy,
     commands_motion,
     half_survival_speed,
+    judged_policy,
     push_falls,
 )
 from humanoid_rl_sim.simulators.registry import make_simulator
-from humanoid_rl_sim.tasks.configuration import TaskConfig, load_task
-from humanoid_rl_sim.tasks.environment import Environment, gain_set
+from humanoid_rl_sim.tasks.configuration import TaskConfig
 from humanoid_rl_sim.transfer.job import REFERENCE, Job, read_arrays
 from humanoid_rl_sim.transfer.open_loop import WALKS, OpenLoop, in_the_air, record_policy, replay
 from humanoid_rl_sim.transfer.windows import Windows
@@ -49,39 +48,21 @@ def measure(job: Job) -> tuple[Document, Arrays]:
     document: Document = {"simulator": job.sim}
     arrays: Arrays = {}
     if job.policy is not None:
-        task, make_actor = policy_of(job)
-        document |= (
-            _velocity(job, task, make_actor) if commands_motion(task) else _push(job, task, make_actor)
-        )
-        arrays |= _open_loop(job, task)
+        judged = judged_policy(job.policy, job.task)
+        document |= _velocity(job, judged) if commands_motion(judged.task) else _push(job, judged)
+        arrays |= _open_loop(job, judged.task)
     if job.recording is not None:
         arrays |= _recorded(job)
     return document, arrays
 
 
-def policy_of(job: Job) -> tuple[TaskConfig, Callable[[Environment], Actor]]:
-    """The task that judges the job's policy, and who acts.
-
-    Raises:
-        UserError: the policy or the task cannot be used.
-    """
-    assert job.policy is not None
-    policy = OnnxPolicy(Path(job.policy), load_robot(job.robot, job.variant))
-    task = load_task(job.task or str(policy.contract.training.task))
-    return task, lambda environment: OnnxActor(policy, environment.num_envs)
-
-
-def baseline(environment: Environment) -> Actor:
-    """The gains alone."""
-    return GraphActor(baseline_graph(environment.graph))
-
-
 def _reference(job: Job) -> tuple[Document, Arrays]:
-    task, make_actor = policy_of(job)
-    moves = commands_motion(task)
-    recorded = record_policy(task, make_actor, moves=moves, seed=job.seed)
+    assert job.policy is not None
+    judged = judged_policy(job.policy, job.task)
+    task, moves = judged.task, commands_motion(judged.task)
+    recorded = record_policy(task, judged.actor, judged.gains, moves=moves, seed=job.seed)
     # One simulator replays both, so both have as many robots.
-    air = in_the_air(task, recorded.robots if recorded else len(WALKS), seed=job.seed)
+    air = in_the_air(task, judged.gains, recorded.robots if recorded else len(WALKS), seed=job.seed)
     arrays = air.arrays("air") | (recorded.arrays("policy") if recorded else {})
     document: Document = {"simulator": REFERENCE, "kind": "velocity" if moves else "push", "task": task.name}
     if not moves:
@@ -92,30 +73,30 @@ def _reference(job: Job) -> tuple[Document, Arrays]:
     return document, arrays
 
 
-def _velocity(job: Job, task: TaskConfig, make_actor: Callable[[Environment], Actor]) -> Document:
+def _velocity(job: Job, judged: JudgedPolicy) -> Document:
     repetitions = math.ceil(job.episodes / len(velocity_suite.COMMANDS)) if job.episodes else REPETITIONS
     return velocity_suite.evaluate(
-        task, make_actor, sim=job.sim, seed=job.seed, repetitions=repetitions, sweep_episodes=0
+        judged.task, judged.actor, sim=job.sim, seed=job.seed, repetitions=repetitions, sweep_episodes=0
     )
 
 
-def _push(job: Job, task: TaskConfig, make_actor: Callable[[Environment], Actor]) -> Document:
+def _push(job: Job, judged: JudgedPolicy) -> Document:
     assert job.push is not None
     episodes = job.episodes or PUSHES
 
-    def survival(actor: Callable[[Environment], Actor], push: float) -> float:
-        falls = push_falls(task, actor, [push] * episodes, sim=job.sim, seed=job.seed + 1)
+    def survival(actor: MakeActor, push: float) -> float:
+        falls = push_falls(judged.task, actor, [push] * episodes, sim=job.sim, seed=job.seed + 1)
         return 1.0 - float(falls.mean())
 
     return {
-        "task": task.name,
+        "task": judged.task.name,
         "kind": "push",
         "simulator": job.sim,
         "episodes": episodes,
         "seed": job.seed,
         "push_mps": job.push,
-        "standing": survival(make_actor, 0.0),
-        "policy": survival(make_actor, job.push),
+        "standing": survival(judged.actor, 0.0),
+        "policy": survival(judged.actor, job.push),
         "baseline": survival(baseline, job.push),
     }
 
@@ -128,7 +109,6 @@ def _open_loop(job: Job, task: TaskConfig) -> Arrays:
     robots = next(commands.robots for commands in parts.values() if commands is not None)
     simulator = make_simulator(job.sim, robot, robots, timestep=task.physics_timestep, collision="full")
     try:
-        simulator.set_gains(gain_set(task, robot))
         return {
             f"{name}.{key}": values
             for name, commands in parts.items()
@@ -145,7 +125,6 @@ def _recorded(job: Job) -> Arrays:
     robot, commands = load_robot(job.robot, job.variant), windows.commands
     simulator = make_simulator(job.sim, robot, commands.robots, timestep=commands.period, collision="full")
     try:
-        simulator.set_gains(Gains(windows.stiffness, windows.damping))
         return {f"log.{key}": values for key, values in replay(simulator, commands).items()}
     finally:
         simulator.close()

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from humanoid_rl_core.robot import RobotModel, load_robot
+from humanoid_rl_core.robot import Gains, RobotModel, load_robot
 from numpy.typing import NDArray
 
-from humanoid_rl_sim.learning.actor import Actor, run_episodes
+from humanoid_rl_sim.learning.actor import MakeActor, run_episodes
 from humanoid_rl_sim.simulators.contract import InitialState, Simulator
 from humanoid_rl_sim.simulators.registry import make_simulator
 from humanoid_rl_sim.tasks.configuration import TaskConfig
-from humanoid_rl_sim.tasks.environment import Environment, gain_set
 from humanoid_rl_sim.tasks.making import make_environment
 
 Floats = NDArray[np.float32]
@@ -57,6 +55,8 @@ class OpenLoop:
     """[T, K, n] rad, each held for `period`."""
     period: float
     """s."""
+    gains: Gains
+    """With which the motors follow."""
 
     @property
     def robots(self) -> int:
@@ -68,6 +68,8 @@ class OpenLoop:
             **{f"{prefix}.start.{name}": values for name, values in self.start.items()},
             f"{prefix}.targets": self.targets,
             f"{prefix}.period": np.array(self.period),
+            f"{prefix}.stiffness": self.gains.stiffness,
+            f"{prefix}.damping": self.gains.damping,
         }
 
     @classmethod
@@ -78,17 +80,19 @@ class OpenLoop:
         start = {
             field.name: arrays[f"{prefix}.start.{field.name}"] for field in dataclasses.fields(InitialState)
         }
-        return cls(start, arrays[f"{prefix}.targets"], float(arrays[f"{prefix}.period"]))
+        gains = Gains(arrays[f"{prefix}.stiffness"], arrays[f"{prefix}.damping"])
+        return cls(start, arrays[f"{prefix}.targets"], float(arrays[f"{prefix}.period"]), gains)
 
 
 def record_policy(
-    task: TaskConfig, make_actor: Callable[[Environment], Actor], *, moves: bool, seed: int
+    task: TaskConfig, make_actor: MakeActor, gains: Gains, *, moves: bool, seed: int
 ) -> OpenLoop | None:
     """What a policy commands within `RECORDED` seconds on level ground in MuJoCo, without noise.
 
     Args:
         task: the task.
         make_actor: the policy.
+        gains: those it runs under.
         moves: whether the task commands motion: `WALKS`, otherwise pushes from all sides.
         seed: of the poses the robots start from, `WARM_UP` before the recording.
 
@@ -110,7 +114,7 @@ def record_policy(
         nonlocal fell
         fell = fell | outcome.terminated
         if step >= begin:
-            targets.append(environment.graph.decode(environment.view.action).clone())
+            targets.append(environment.joint_target.clone())
         if step + 1 == begin:
             state = environment.simulator.state
             start.update(
@@ -137,35 +141,35 @@ def record_policy(
         {name: values[stood] for name, values in start.items()},
         torch.stack(targets).numpy()[:, stood],
         task.control_period,
+        gains,
     )
 
 
-def in_the_air(task: TaskConfig, robots: int, *, seed: int) -> OpenLoop:
+def in_the_air(task: TaskConfig, gains: Gains, robots: int, *, seed: int) -> OpenLoop:
     """A fall from `HEIGHT` with smooth random targets around the default pose, in which no robot touches itself.
 
     Args:
-        task: whose robot, gains and control period are meant.
+        task: whose robot and control period are meant.
+        gains: of the motors.
         robots: how many.
         seed: of the targets.
     """
     robot = load_robot(task.robot, task.variant)
-    tried = _fall(robot, task.control_period, CANDIDATES * robots, seed=seed)
+    tried = _fall(robot, gains, task.control_period, CANDIDATES * robots, seed=seed)
     simulator = make_simulator(
         "mujoco", robot, tried.robots, timestep=task.physics_timestep, collision="full"
     )
     try:
-        simulator.set_gains(gain_set(task, robot))
         touched = replay(simulator, tried)["self_contact"].any(0)
     finally:
         simulator.close()
     free = np.flatnonzero(~touched)[:robots]
     assert len(free) == robots, "the targets of a fall are too large"
-    return OpenLoop(
-        {name: values[free] for name, values in tried.start.items()}, tried.targets[:, free], tried.period
-    )
+    start = {name: values[free] for name, values in tried.start.items()}
+    return dataclasses.replace(tried, start=start, targets=tried.targets[:, free])
 
 
-def _fall(robot: RobotModel, period: float, robots: int, *, seed: int) -> OpenLoop:
+def _fall(robot: RobotModel, gains: Gains, period: float, robots: int, *, seed: int) -> OpenLoop:
     """Targets within the joints' limits, whatever they make touch."""
     generator = np.random.default_rng(seed)
     time = np.arange(round(FALL / period)) * period
@@ -185,11 +189,11 @@ def _fall(robot: RobotModel, period: float, robots: int, *, seed: int) -> OpenLo
         "base_lin_vel": zeros,
         "base_ang_vel": zeros,
     }
-    return OpenLoop(start, targets.astype(np.float32), period)
+    return OpenLoop(start, targets.astype(np.float32), period, gains)
 
 
 def replay(simulator: Simulator, commands: OpenLoop) -> dict[str, Floats]:
-    """The commands in a simulator of as many robots, which has its gains already.
+    """The commands in a simulator of as many robots.
 
     Returns:
         joint_pos [T + 1, K, n] rad, base_pos [T + 1, K, 3] m and base_quat [T + 1, K, 4], beginning with the start,
@@ -200,6 +204,7 @@ def replay(simulator: Simulator, commands: OpenLoop) -> dict[str, Floats]:
     targets = torch.as_tensor(commands.targets).to(device)
     told = ("joint_pos", "base_pos", "base_quat", "self_contact")
     seen: dict[str, list[torch.Tensor]] = {name: [] for name in told}
+    simulator.set_gains(commands.gains)
     with torch.no_grad():
         simulator.reset(torch.ones(simulator.num_envs, dtype=torch.bool, device=device), start)
         for target in (None, *targets):

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from humanoid_rl_core.errors import UserError
 
+from humanoid_rl_sim.simulators.isaac_runner import isaac_runner
 from humanoid_rl_sim.transfer.comparison import Measured
 from humanoid_rl_sim.transfer.job import Job, read_arrays
 
-ISAAC_VARIABLE = "HUMANOID_RL_ISAAC"
-"""Names a program that runs a command in the environment of Isaac Lab."""
 GRACE = 5.0
 """s that a worker has to end after SIGTERM."""
 
@@ -32,12 +31,7 @@ def interpreter(sim: str) -> list[str]:
     """
     if not sim.startswith("isaac:") or find_spec("isaaclab") is not None:
         return [sys.executable]
-    runner = os.environ.get(ISAAC_VARIABLE)
-    if not runner:
-        raise UserError(f"simulator {sim} needs Isaac Lab: run make isaac")
-    if not os.access(runner, os.X_OK):
-        raise UserError(f"simulator {sim}: {ISAAC_VARIABLE} is {runner}, which cannot be run; run make isaac")
-    return [runner, "python"]
+    return [isaac_runner(f"simulator {sim}"), "python"]
 
 
 def run_worker(job: Job) -> Measured:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from humanoid_rl_core.errors import UserError
-from humanoid_rl_core.robot import RobotModel, variants_of
+from humanoid_rl_core.robot import RobotModel, load_robot, variants_of
 from numpy.typing import NDArray
 
 from humanoid_rl_core import unitree_hg_wire as wire
@@ -22,6 +22,8 @@ TYPES = {COMMAND: "unitree_hg/msg/LowCmd", STATE: "unitree_hg/msg/LowState"}
 class Recording:
     """What a robot was told and what it did, in motor order, each in the order of time."""
 
+    robot: RobotModel
+    """The one that was recorded."""
     command_time: Floats
     """[C] s, when it was recorded."""
     enabled: NDArray[np.bool_]
@@ -77,13 +79,19 @@ def read_messages(path: Path) -> dict[str, list[tuple[int, bytes]]]:
     return messages
 
 
-def read_recording(path: Path, robot: RobotModel) -> Recording:
+def read_recording(path: Path, robot: RobotModel | str) -> Recording:
     """A recorded robot.
+
+    Args:
+        path: see `read_messages`.
+        robot: whose recording it has to be; of a mere name, the variant that the recording's mode_machine tells.
 
     Raises:
         UserError: what `read_messages` refuses, no message that is whole, or another robot than `robot`.
     """
-    n = robot.joint_count
+    name = robot if isinstance(robot, str) else robot.name
+    # The variants of a robot have the same motors.
+    n = load_robot(name, next(iter(variants_of(name)))).joint_count
     messages = {
         topic: sorted(found, key=lambda entry: entry[0]) for topic, found in read_messages(path).items()
     }
@@ -106,13 +114,21 @@ def read_recording(path: Path, robot: RobotModel) -> Recording:
         if not whole:
             raise UserError(f"recording {path}: no message on {topic} is whole (CRC, finite numbers)")
     machine = states[0][1].mode_machine
-    if machine not in robot.mode_machine:
-        fits = [name for name, machines in variants_of(robot.name).items() if machine in machines]
+    fits = [variant for variant, machines in variants_of(name).items() if machine in machines]
+    if isinstance(robot, str):
+        if len(fits) != 1:
+            raise UserError(
+                f"recording {path} is of a robot with mode_machine {machine}, which is that of "
+                f"{' and '.join(fits) or 'no variant'} of {name}; name the one to replay it with by --variant"
+            )
+        robot = load_robot(name, fits[0])
+    elif machine not in robot.mode_machine:
         raise UserError(
             f"recording {path} is of a robot with mode_machine {machine} ({', '.join(fits) or 'no known variant'}), "
             f"not of {robot.name} {robot.variant} (mode_machine {', '.join(map(str, robot.mode_machine))})"
         )
     return Recording(
+        robot=robot,
         command_time=np.array([time for time, _, _ in commands]),
         enabled=np.array([enabled for _, enabled, _ in commands]),
         command={name: np.array([motors[name] for _, _, motors in commands]) for name in commands[0][2]},

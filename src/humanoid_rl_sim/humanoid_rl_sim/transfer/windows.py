@@ -13,15 +13,15 @@ from typing import Any
 import mujoco
 import numpy as np
 from humanoid_rl_core.errors import UserError
-from humanoid_rl_core.robot import RobotModel
+from humanoid_rl_core.robot import Gains, RobotModel
 from humanoid_rl_core.rotation import normalise
 from numpy.typing import NDArray
 
 from humanoid_rl_sim.simulators.mujoco_model import (
-    FLOOR,
     build_mujoco_spec,
     joint_qpos_address,
     joint_qvel_address,
+    nearest_sole,
 )
 from humanoid_rl_sim.transfer.open_loop import OpenLoop
 from humanoid_rl_sim.transfer.recording import Floats, Recording
@@ -47,31 +47,30 @@ class Windows:
     commands: OpenLoop
     joint_pos: Floats
     """[T + 1, W, n] rad as recorded, beginning with the start."""
-    stiffness: Floats
-    """[n] Nm/rad."""
-    damping: Floats
-    """[n] Nm s/rad."""
     time: Floats
     """[W] s after the beginning of the recording."""
+    dropped: int
+    """Messages of the recording that were left out, `Recording.dropped`."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """For an NPZ file; `from_arrays` reads them."""
-        rest = {name: getattr(self, name) for name in ("joint_pos", "stiffness", "damping", "time")}
+        rest = {"joint_pos": self.joint_pos, "time": self.time, "dropped": np.array(self.dropped)}
         return {**self.commands.arrays("log"), **rest}
 
     @classmethod
     def from_arrays(cls, arrays: Any) -> Windows:
         commands = OpenLoop.from_arrays(arrays, "log")
         assert commands is not None
-        return cls(commands, *(arrays[name] for name in ("joint_pos", "stiffness", "damping", "time")))
+        return cls(commands, arrays["joint_pos"], arrays["time"], int(arrays["dropped"]))
 
 
-def cut(recording: Recording, robot: RobotModel) -> Windows:
+def cut(recording: Recording) -> Windows:
     """The windows in which every motor was commanded with stiffness, under the gains that were in force longest.
 
     Raises:
         UserError: there is no such window.
     """
+    robot = recording.robot
     stiff = recording.enabled & (recording.command["kp"] > 0.0).all(1)
     if not stiff.any():
         raise UserError("the recording has no command with stiffness in every motor: nothing moved the robot")
@@ -134,11 +133,11 @@ def cut(recording: Recording, robot: RobotModel) -> Windows:
             {name: np.stack([one[name] for one in start]).astype(np.float32) for name in start[0]},
             np.stack([target[latest] for _, latest in found], 1).astype(np.float32),
             PERIOD,
+            Gains(kp, kd),
         ),
         recorded,
-        kp,
-        kd,
         time[starts] - time[0],
+        recording.dropped,
     )
 
 
@@ -146,16 +145,10 @@ class _Floor:
     """Puts a robot of which only joints and IMU are known on level ground."""
 
     def __init__(self, robot: RobotModel) -> None:
+        self._robot = robot
         self._model = model = build_mujoco_spec(robot, timestep=PERIOD, collision="full").compile()
         self._data = mujoco.MjData(model)
         self._qpos, self._qvel = joint_qpos_address(model, robot), joint_qvel_address(model, robot)
-        self._floor = model.geom(FLOOR).id
-        feet = [model.body(link).id for link in robot.foot_links]
-        self._soles = [
-            geom
-            for geom in range(model.ngeom)
-            if model.geom_bodyid[geom] in feet and model.geom_contype[geom]
-        ]
 
     def state(
         self, joint_pos: Floats, joint_vel: Floats, imu_quat: Floats, gyro: Floats
@@ -166,12 +159,7 @@ class _Floor:
         data.qpos[0:3], data.qpos[3:7], data.qpos[self._qpos] = (0.0, 0.0, high), quat, joint_pos
         data.qvel[0:3], data.qvel[3:6], data.qvel[self._qvel] = 0.0, gyro, joint_vel
         mujoco.mj_forward(model, data)
-        line, nearest = np.zeros(6), (np.inf, np.zeros(3), 0)
-        for geom in self._soles:
-            gap = mujoco.mj_geomDistance(model, data, self._floor, geom, 2.0 * high, line)
-            if gap < nearest[0]:
-                nearest = (float(gap), line[3:6].copy(), int(model.geom_bodyid[geom]))
-        gap, point, body = nearest
+        gap, point, body = nearest_sole(model, data, self._robot)
         jacobian = np.zeros((3, model.nv))
         mujoco.mj_jac(model, data, jacobian, None, point, body)
         return {

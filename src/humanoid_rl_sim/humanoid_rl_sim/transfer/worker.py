@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from humanoid_rl_core.errors import UserError
@@ -31,11 +32,16 @@ def work(path: Path) -> None:
 
 
 def main() -> None:
-    work(Path(sys.argv[1]))
+    code = 0
+    try:
+        work(Path(sys.argv[1]))
+    except BaseException:
+        traceback.print_exc()
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     # All is written; an engine's threads and exit handlers have nothing to add, and some never end.
-    os._exit(0)
+    os._exit(code)
 
 
 if __name__ == "__main__":

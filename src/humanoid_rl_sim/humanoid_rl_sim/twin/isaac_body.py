@@ -12,7 +12,6 @@ import math
 import os
 from pathlib import Path
 
-import mujoco
 import numpy as np
 import torch
 from humanoid_rl_core.errors import UserError
@@ -23,8 +22,9 @@ from isaaclab.sensors import ContactSensor, Imu
 from humanoid_rl_core import rotation
 
 from ..simulators.isaac_scene import contact_sensor
-from ..simulators.isaac_session import choose_device, open_session
+from ..simulators.isaac_session import open_session
 from ..simulators.mujoco_model import build_mujoco_model
+from ..simulators.torch_device import choose_device
 from .body import CYCLE, BaseState, Body, Floats, FootContact
 from .hoist import SLACK, Rope, Suspension, Wrench, heaviest, weight
 from .mujoco_body import sole_depth
@@ -55,7 +55,7 @@ class IsaacBody(Body):
         """
         :param engine: one of `isaac_scene.ENGINES`.
         :param timestep: s, a multiple of `CYCLE`.
-        :param device: of the physics, `isaac_session.choose_device`; "": the GPU where there is one, except for
+        :param device: of the physics, `torch_device.choose_device`; "": the GPU where there is one, except for
             OVPhysX, which steps one robot faster on the CPU.
         :raises UserError: not a multiple, unknown engine, no such device.
         """
@@ -112,7 +112,7 @@ class IsaacBody(Body):
         return IsaacRope(self._weight, high)
 
     def sole_depth(self, joint_pos: Floats) -> float:
-        return sole_depth(self._model, mujoco.MjData(self._model), self.robot, joint_pos)
+        return sole_depth(self._model, self.robot, joint_pos)
 
     def reset(self, height: float, joint_pos: Floats) -> None:
         articulation, n = self._articulation, self.robot.joint_count
@@ -160,7 +160,9 @@ class IsaacBody(Body):
         data, imu = articulation.data, self._imu_sensor.data
         self._joint_pos, self._joint_vel = _numbers(data.joint_pos.torch), _numbers(data.joint_vel.torch)
         self._joint_acc = (self._joint_vel - speed) / self.timestep
-        self._gyro, self._accel = _numbers(imu.ang_vel_b.torch), _numbers(imu.lin_acc_b.torch)
+        rate, acceleration = imu.ang_vel_b, imu.lin_acc_b
+        assert rate is not None and acceleration is not None
+        self._gyro, self._accel = _numbers(rate.torch), _numbers(acceleration.torch)
         self._read_base()
         self._stepped = True
         # Of the state that the step began with, as MuJoCo has it; the engines do not tell.
@@ -277,9 +279,9 @@ class IsaacBody(Body):
             return FootContact(link, False, position, np.zeros(3))
         # Only now: nobody listens most of the time, and an update costs as much as the rest of the reading.
         sensor.update(self.timestep, force_recompute=True)
-        data = sensor.data
-        of_ground = data.normal_force_matrix_w.torch[:, 0, 0] + data.friction_force_matrix_w.torch[:, 0, 0]
-        force = _numbers(of_ground)
+        pressing, rubbing = sensor.data.normal_force_matrix_w, sensor.data.friction_force_matrix_w
+        assert pressing is not None and rubbing is not None
+        force = _numbers(pressing.torch[:, 0, 0] + rubbing.torch[:, 0, 0])
         return FootContact(link, bool(force.any()), position, force)
 
     def _tensor(self, values: Floats) -> torch.Tensor:

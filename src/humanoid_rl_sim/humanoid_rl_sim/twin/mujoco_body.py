@@ -10,12 +10,12 @@ from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import RobotModel
 
 from ..simulators.mujoco_model import (
-    FLOOR,
     FOOT_CONTACT_SENSORS,
     IMU_SENSORS,
     build_mujoco_spec,
     joint_qpos_address,
     joint_qvel_address,
+    nearest_sole,
     sensor_slice,
 )
 from .body import CYCLE, BaseState, Body, Floats, FootContact
@@ -75,7 +75,7 @@ class MujocoBody(Body):
         return Hoist(self.model, self._base, high)
 
     def sole_depth(self, joint_pos: Floats) -> float:
-        return sole_depth(self.model, self.data, self.robot, joint_pos)
+        return sole_depth(self.model, self.robot, joint_pos)
 
     def reset(self, height: float, joint_pos: Floats) -> None:
         mujoco.mj_resetData(self.model, self.data)
@@ -142,17 +142,10 @@ class MujocoBody(Body):
         return self.data.sensordata[sensor_slice(self.model, name)]
 
 
-def sole_depth(model: mujoco.MjModel, data: mujoco.MjData, robot: RobotModel, joint_pos: Floats) -> float:
-    """`Body.sole_depth`, with a model of which all links collide and data that may be overwritten."""
-    feet = [model.body(link).id for link in robot.foot_links]
+def sole_depth(model: mujoco.MjModel, robot: RobotModel, joint_pos: Floats) -> float:
+    """`Body.sole_depth`, with a model of which all links collide."""
+    data = mujoco.MjData(model)
     data.qpos[0:7] = (0.0, 0.0, 2.0, 1.0, 0.0, 0.0, 0.0)
     data.qpos[joint_qpos_address(model, robot)] = joint_pos
     mujoco.mj_kinematics(model, data)
-    floor = model.geom(FLOOR).id
-    line = np.zeros(6)
-    gap = min(
-        mujoco.mj_geomDistance(model, data, floor, geom, 3.0, line)
-        for geom in range(model.ngeom)
-        if model.geom_bodyid[geom] in feet and model.geom_contype[geom]
-    )
-    return 2.0 - float(gap)
+    return 2.0 - nearest_sole(model, data, robot)[0]
