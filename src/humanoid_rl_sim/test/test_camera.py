@@ -77,6 +77,7 @@ def test_an_environment_looks_at_every_period_of_the_camera_and_a_new_episode_st
     assert seen[5:7] == [[2] * N] * 2
     assert seen[7:10] == [[2, 0, 2]] * 3
     assert seen[10:] == [[3] * N] * 2
+    assert environment.image_count == 3
 
 
 def test_a_gymnasium_environment_hands_out_the_images_and_those_of_ended_episodes(environment):
@@ -173,14 +174,14 @@ def test_topics_carry_the_first_robots_images_once_with_calibration_and_frame():
         depth = torch.linspace(0.0, 2.3, 2 * 4 * 6).view(2, 4, 6)
         waited = 0
         while not all(heard.values()):
-            topics.publish(Images(color, depth))
-            executor.spin_once(timeout_sec=0.05)
             waited += 1
+            topics.publish(Images(color, depth), waited)
+            executor.spin_once(timeout_sec=0.05)
             assert waited < 400
         color = color + 100
-        images = Images(color, depth)
-        for once in (images, images, None):
-            topics.publish(once)
+        topics.publish(Images(color, depth), waited + 1)
+        topics.publish(Images(color, depth), waited + 1)
+        topics.publish(None, waited + 2)
         for _ in range(40):
             executor.spin_once(timeout_sec=0.02)
         expected = color[0].numpy().tobytes()

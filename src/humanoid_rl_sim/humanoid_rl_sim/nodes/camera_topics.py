@@ -51,7 +51,7 @@ class CameraTopics:
             channel: node.create_publisher(CameraInfo, INFO_TOPICS[channel], latest)
             for channel in camera.channels
         }
-        self._shown: Images | None = None
+        self._shown = 0
         kept = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._static = node.create_publisher(TFMessage, "/tf_static", kept)
         optical = TransformStamped()
@@ -61,11 +61,11 @@ class CameraTopics:
         rotation.x, rotation.y, rotation.z, rotation.w = -0.5, 0.5, -0.5, 0.5
         self._static.publish(TFMessage(transforms=[optical]))
 
-    def publish(self, images: Images | None) -> None:
-        """The images of the first robot, unless they were published already."""
-        if images is None or images is self._shown:
+    def publish(self, images: Images | None, number: int) -> None:
+        """The images of the first robot, unless those of that number, above zero, were published last."""
+        if images is None or number == self._shown:
             return
-        self._shown = images
+        self._shown = number
         header = Header(stamp=self._node.get_clock().now().to_msg(), frame_id=self._frame)
         if images.color is not None:
             self._send("color", images.color[0].cpu().numpy(), header)

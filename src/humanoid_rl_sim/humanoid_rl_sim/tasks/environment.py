@@ -249,6 +249,8 @@ class Environment:
         self.images: Images | None = None
         """What the robots' cameras saw last: at the last reset of all, or a multiple of the camera's period after it.
         None without a camera. Black, and without depth, for a robot whose new episode began after that."""
+        self.image_count = 0
+        """How often the cameras looked, since the start."""
         self._steps_to_image = 0
 
         self.view = StepView(
@@ -556,9 +558,10 @@ class Environment:
             return
         if self._steps_to_image == 0:
             self.images = self.simulator.images()
+            self.image_count += 1
             self._steps_to_image = max(1, round(camera.period / self.task.control_period))
-        elif self.images is not None:
-            self.images = self.images.without(self.episode_steps == 0)
+        elif self.images is not None and (begun := self.episode_steps == 0).any():
+            self.images = self.images.without(begun)
         self._steps_to_image -= 1
 
     # -- events ------------------------------------------------------------------------------------------------
