@@ -68,6 +68,8 @@ def bring_up(context: LaunchContext) -> list[Any]:
     resume = chosen["resume"] == "true"
     if resume and not chosen["name"]:
         raise UserError("resume:=true needs name:=, the run to go on with")
+    if resume and chosen["camera"]:
+        raise UserError("camera:= goes with a new run; one that is resumed has its own camera")
     name = chosen["name"] or f"{Path(chosen['task']).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     run_dir = new_run_dir(name, resume)
     if resume:

@@ -79,6 +79,7 @@ REFUSED_BY_THE_FILE = [
     ("train", ["steps:=many"], "steps:=many"),
     ("train", ["num_envs:=0"], "num_envs:=0"),
     ("train", ["resume:=true"], "needs name:="),
+    ("train", ["resume:=true", "name:=mine", "camera:=head"], "camera:= goes with a new run"),
     ("train", ["resume:=true", "name:=nowhere"], "no run 'nowhere'"),
     ("train", ["domain:=-1"], "no DDS domain"),
     ("train", ["sim:=isaac"], "run make isaac"),
