@@ -6,7 +6,7 @@ Ctrl-C writes a checkpoint; `name:=mine resume:=true` goes on from it.
 """
 
 import time
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from humanoid_rl.launching.launch_files import confined_to_this_machine, refuse_unknown_arguments
@@ -24,7 +24,9 @@ from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 # An update in progress has to end before the last checkpoint can be written.
 CHECKPOINT_PATIENCE = 60.0
 ARGUMENTS = [
-    DeclareLaunchArgument("task", default_value="stand", choices=task_names(), description="What to learn."),
+    DeclareLaunchArgument(
+        "task", default_value="", choices=["", *task_names()], description="What to learn; empty: stand."
+    ),
     DeclareLaunchArgument(
         "sim", default_value="", choices=["", *SIMULATOR_KINDS], description="Simulator to learn in; empty: the task's."
     ),
@@ -49,6 +51,8 @@ ARGUMENTS = [
     DeclareLaunchArgument("port", default_value="8080", description="TCP port of the browser view."),
     DeclareLaunchArgument("domain", default_value="", description="DDS domain; empty: ROS_DOMAIN_ID."),
 ]  # fmt: skip
+DEFAULT_TASK = "stand"
+DEFAULT_ENGINE = "ovphysx"
 NUMBERS = ("num_envs", "steps", "seed")
 
 
@@ -63,21 +67,24 @@ def bring_up(context: LaunchContext) -> list[Any]:
             raise UserError(f"{key}:={value} is not a whole number above zero")
     if chosen["engine"] and chosen["sim"] != "isaac":
         raise UserError(f"engine:={chosen['engine']} goes with sim:=isaac")
-    if chosen["sim"]:
-        given["sim"] = f"isaac:{chosen['engine'] or 'ovphysx'}" if chosen["sim"] == "isaac" else chosen["sim"]
     resume = chosen["resume"] == "true"
     if resume and not chosen["name"]:
         raise UserError("resume:=true needs name:=, the run to go on with")
     if resume and chosen["camera"]:
         raise UserError("camera:= goes with a new run; one that is resumed has its own camera")
-    name = chosen["name"] or f"{Path(chosen['task']).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = chosen["name"] or f"{chosen['task'] or DEFAULT_TASK}-{time.strftime('%Y%m%d-%H%M%S')}"
     run_dir = new_run_dir(name, resume)
     if resume:
         # What was not asked for is the run's own, which training insists on.
-        config = resumed_config(from_yaml(run_dir / "config.yaml"), given)
+        stored = from_yaml(run_dir / "config.yaml")
+        own_engine = stored.sim.removeprefix("isaac:") if stored.sim.startswith("isaac:") else ""
+        given |= simulator(chosen, own_engine or DEFAULT_ENGINE)
+        given |= {"task": chosen["task"]} if chosen["task"] else {}
+        config = resumed_config(stored, given)
     else:
+        given |= simulator(chosen, DEFAULT_ENGINE)
         given |= {"camera.name": chosen["camera"]} if chosen["camera"] else {}
-        config = load_training_config(chosen["task"], given)
+        config = load_training_config(chosen["task"] or DEFAULT_TASK, given)
     task = load_task(config.task)
     return [
         # Its preview is a /joint_states, which must not reach a robot's network.
@@ -102,6 +109,13 @@ def bring_up(context: LaunchContext) -> list[Any]:
         ),
         *viewer_actions(chosen["viewer"], robot=task.robot, variant=task.variant, port=chosen["port"]),
     ]
+
+
+def simulator(chosen: Mapping[str, str], default_engine: str) -> dict[str, str]:
+    """What `sim` is overridden with."""
+    if chosen["sim"] == "isaac":
+        return {"sim": f"isaac:{chosen['engine'] or default_engine}"}
+    return {"sim": chosen["sim"]} if chosen["sim"] else {}
 
 
 def generate_launch_description() -> LaunchDescription:

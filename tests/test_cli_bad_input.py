@@ -58,8 +58,6 @@ REFUSALS: dict[str, tuple[str, ...]] = {
     "transfer g1_walk --joint-gap 0.1": ("--joint-gap", "name one with --log"),
     "transfer --log x.mcap --task walk": ("--task is about a policy",),
     "transfer --log x.mcap --episodes 36": ("--episodes is about a policy",),
-    "transfer g1_walk --variant mode_15": ("--variant is about a recording without a policy",),
-    "transfer --log x.mcap --variant rev_9": ("no variant 'rev_9'",),
     "transfer {foreign} --task walk --name x1": ("foreign.onnx: has no metadata",),
     "deploy --robt sim": ("--robt", "did you mean '--robot'"),
     "deploy --viewer rivz": ("viewer:=rivz", "did you mean 'rviz'"),

@@ -180,13 +180,24 @@ def test_launch_file_refuses_before_anything_starts(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("words", [["sim:=mujoco_warp"], ["sim:=isaac", "engine:=newton"]])
-def test_a_run_is_not_resumed_in_another_simulator(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [(["sim:=mujoco_warp"], "sim"), (["sim:=isaac", "engine:=newton"], "sim"), (["task:=walk"], "task")],
+)
+def test_a_run_is_not_resumed_as_another(words: list[str], what: str, tmp_path: Path) -> None:
     run = tmp_path / "mine"
     run.mkdir()
     (run / "config.yaml").write_text(to_yaml(load_training_config("stand", {"sim": "mujoco"})))
     error = the_error(ros2_launch("train", ["resume:=true", "name:=mine", *words], tmp_path))
-    assert "a run is resumed with more steps only, not with another sim" in error
+    assert f"a run is resumed with more steps only, not with another {what}" in error
+
+
+def test_a_run_in_isaac_is_resumed_on_its_own_engine(tmp_path: Path) -> None:
+    run = tmp_path / "mine"
+    run.mkdir()
+    (run / "config.yaml").write_text(to_yaml(load_training_config("stand", {"sim": "isaac:newton"})))
+    error = the_error(ros2_launch("train", ["resume:=true", "name:=mine", "sim:=isaac"], tmp_path))
+    assert "run make isaac" in error  # it got past what would be another run
 
 
 def test_isaac_without_its_environment_is_refused_with_the_remedy(

@@ -133,10 +133,12 @@ WALK = str(share_dir() / "policies" / "g1_walk.onnx")
             [WALK, "--engine", "ovphysics"],
             "unknown simulator 'isaac:ovphysics', did you mean 'isaac:ovphysx'?",
         ),
-        ([WALK, "--device", "cuda:9"], "torch finds no CUDA GPU"),
+        ([WALK, "--device", "cuda:9"], "device cuda:9: "),
         ([WALK, "--envs", "0"], "--envs: '0' is not a whole number above zero"),
         ([WALK, "--seconds", "-1"], "--seconds: '-1' is not above zero"),
         ([WALK, "--command", "1", "nan", "0"], "--command: 'nan' is not finite"),
+        ([WALK, "--command", "3", "0", "0"], "takes vx from "),
+        ([WALK, "--task", "wlak"], "unknown task 'wlak', did you mean 'walk'?"),
     ],
 )
 def test_mistake_of_the_user_is_one_line_and_exit_2(words, message, tmp_path, capsys) -> None:

@@ -148,9 +148,6 @@ def build_parser() -> argparse.ArgumentParser:
     transfer.add_argument(
         "--joint-gap", type=_angle, metavar="RAD", help="largest RMS of a joint beside --log (default: any)"
     )
-    transfer.add_argument(
-        "--variant", help="robot to replay --log alone with (default: the one that its mode_machine tells)"
-    )
     transfer.add_argument("--name", type=_run_name, help="directory below runs/ (default: policy and time)")
 
     deploy = command("deploy", "Run a policy on a robot over ROS 2 (deploy.launch.py).")
@@ -312,7 +309,6 @@ def _transfer(options: argparse.Namespace) -> int:
         gap=options.gap,
         log=options.log,
         joint_gap=options.joint_gap,
-        variant=options.variant,
         name=options.name,
     )
 

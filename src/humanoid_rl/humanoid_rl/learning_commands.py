@@ -61,7 +61,7 @@ def empty_run_dir(name: str, remedy: str = "take another --name") -> Path:
     return run_dir
 
 
-def split_items(items: Sequence[str], task: str | None) -> tuple[str, dict[str, str]]:
+def split_items(items: Sequence[str], task: str | None) -> tuple[str | None, dict[str, str]]:
     """Positional words of `train` as (task, overrides).
 
     Raises:
@@ -81,7 +81,7 @@ def split_items(items: Sequence[str], task: str | None) -> tuple[str, dict[str, 
             overrides[key] = value
     if len(set(named)) > 1:
         raise UserError(f"train: one task, not {' and '.join(named)}")
-    return (named[0] if named else DEFAULT_TASK), overrides
+    return (named[0] if named else None), overrides
 
 
 def train(
@@ -98,8 +98,10 @@ def train(
         if name is None:
             raise UserError("train: --resume needs --name, the run to go on with")
         run_dir = new_run_dir(name, resume=True)
-        config = resumed_config(from_yaml(run_dir / "config.yaml"), {**extra, **overrides})
+        asked = {**extra, **overrides, **({"task": task} if task else {})}
+        config = resumed_config(from_yaml(run_dir / "config.yaml"), asked)
     else:
+        task = task or DEFAULT_TASK
         config = load_training_config(task, {**extra, **overrides})
         name = name or f"{Path(task).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         # Of several processes one makes the directory, before or after the others look.

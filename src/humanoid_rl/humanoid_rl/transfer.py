@@ -35,7 +35,6 @@ def transfer(
     gap: float = 0.1,
     log: Path | None = None,
     joint_gap: float | None = None,
-    variant: str | None = None,
     name: str | None = None,
 ) -> int:
     """Measure, compare, write the report into runs/NAME. Returns the exit code: 1 where something is too far apart."""
@@ -47,10 +46,6 @@ def transfer(
         for option, value in (("--task", task), ("--episodes", episodes)):
             if value is not None:
                 raise UserError(f"transfer: {option} is about a policy; name one, or leave it out")
-    elif variant is not None:
-        raise UserError(
-            "transfer: --variant is about a recording without a policy; a policy's task has its own"
-        )
     path = find_policy(policy) if policy is not None else None
     sims = _checked(sims)
 
@@ -64,7 +59,7 @@ def transfer(
 
     for sim in sims:
         interpreter(sim)
-    robot, period = load_robot(ROBOT, variant) if variant is not None else None, math.nan
+    robot, period = None, math.nan
     if path is not None:
         config = judged_policy(path, task).task
         robot, period = load_robot(config.robot, config.variant), config.control_period

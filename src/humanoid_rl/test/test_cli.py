@@ -11,9 +11,10 @@ import foreign_files
 import pytest
 from humanoid_rl.cli import build_parser, parse
 from humanoid_rl.launching.preflight import find_policy
-from humanoid_rl.learning_commands import find_run, new_run_dir, split_items
+from humanoid_rl.learning_commands import find_run, new_run_dir, split_items, train
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_core.robot import load_robot
+from humanoid_rl_sim.learning.configuration import load_training_config, to_yaml
 
 COMMANDS = ("train", "export", "import", "evaluate", "transfer", "deploy", "view", "doctor", "launch", "demo")
 HEAVY = {"torch", "numpy", "rclpy", "launch", "mujoco", "onnxruntime"}
@@ -86,14 +87,14 @@ def test_words_may_stand_before_and_after_options() -> None:
 @pytest.mark.parametrize(
     ("items", "task", "expected"),
     [
-        ([], None, ("stand", {})),
+        ([], None, (None, {})),
         (["walk"], None, ("walk", {})),
         (["task=walk"], "walk", ("walk", {})),
         (["ppo.gamma=0.9", "note=a=b"], "walk", ("walk", {"ppo.gamma": "0.9", "note": "a=b"})),
     ],
 )
 def test_task_and_overrides_are_told_apart(
-    items: list[str], task: str | None, expected: tuple[str, dict[str, str]]
+    items: list[str], task: str | None, expected: tuple[str | None, dict[str, str]]
 ) -> None:
     assert split_items(items, task) == expected
 
@@ -173,3 +174,11 @@ def test_new_run_takes_no_directory_that_holds_something(share_and_runs: tuple[P
     with pytest.raises(UserError, match="exists already"):
         new_run_dir("mine", resume=False)
     assert new_run_dir("mine", resume=True) == runs / "mine"
+
+
+def test_a_run_is_not_resumed_with_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUMANOID_RL_RUNS", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text(to_yaml(load_training_config("stand")))
+    with pytest.raises(UserError, match="only, not with another task"):
+        train(items=["walk"], task=None, overrides={}, name="mine", resume=True)

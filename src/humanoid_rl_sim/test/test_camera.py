@@ -77,7 +77,7 @@ def test_an_environment_looks_at_every_period_of_the_camera_and_a_new_episode_st
     assert seen[5:7] == [[2] * N] * 2
     assert seen[7:10] == [[2, 0, 2]] * 3
     assert seen[10:] == [[3] * N] * 2
-    assert environment.image_count == 3
+    assert environment.images.number == 3
 
 
 def test_a_gymnasium_environment_hands_out_the_images_and_those_of_ended_episodes(environment):
@@ -146,6 +146,9 @@ def test_a_run_keeps_its_camera_and_an_unknown_one_makes_no_run(tmp_path):
     run = tmp_path / "run"
     with pytest.raises(UserError, match=r"robot g1 has no camera 'haed', did you mean 'head'\?"):
         train(load_training_config("stand", {**given, "camera.name": "haed"}), run)
+    line = "camera period 0.05 s is not a multiple of the control period 0.02 s; take 0.04 or 0.06"
+    with pytest.raises(UserError, match=line):
+        train(load_training_config("stand", {**given, "camera.period": "0.05"}), run)
     assert not run.exists()
 
 
@@ -175,13 +178,12 @@ def test_topics_carry_the_first_robots_images_once_with_calibration_and_frame():
         waited = 0
         while not all(heard.values()):
             waited += 1
-            topics.publish(Images(color, depth), waited)
+            topics.publish(Images(color, depth, waited))
             executor.spin_once(timeout_sec=0.05)
             assert waited < 400
         color = color + 100
-        topics.publish(Images(color, depth), waited + 1)
-        topics.publish(Images(color, depth), waited + 1)
-        topics.publish(None, waited + 2)
+        for once in (Images(color, depth, waited + 1), Images(color, depth, waited + 1), None):
+            topics.publish(once)
         for _ in range(40):
             executor.spin_once(timeout_sec=0.02)
         expected = color[0].numpy().tobytes()
@@ -197,10 +199,10 @@ def test_topics_carry_the_first_robots_images_once_with_calibration_and_frame():
         np.testing.assert_array_equal(values.ravel()[1:], depth[0].numpy().ravel()[1:])
         info = heard["depth/camera_info"][-1]
         assert info.header == image.header and info.header.frame_id == "head_optical_frame"
-        # The edge of the image is half the field of view from its middle.
-        half = math.atan2(info.k[2], info.k[0])
+        # The edge of the image, half a pixel from the first centre, is half the field of view from the middle.
+        half = math.atan2(info.k[2] + 0.5, info.k[0])
         assert 2.0 * half == pytest.approx(robot.cameras["head"].horizontal_fov)
-        assert info.k[4] == info.k[0] and info.k[5] == 2.0 and info.p[0] == info.k[0]
+        assert info.k[4] == info.k[0] and info.k[5] == 1.5 and info.p[0] == info.k[0]
         (optical,) = heard["/tf_static"][-1].transforms
         assert (optical.header.frame_id, optical.child_frame_id) == ("d435_link", "head_optical_frame")
         turn = optical.transform.rotation

@@ -213,6 +213,22 @@ def test_imported_policy_is_judged_with_its_own_gains(imported_policy, monkeypat
     np.testing.assert_array_equal(met[0].damping, contract.damping)
 
 
+def test_imported_policy_without_a_command_is_judged(tmp_path):
+    terms = {name: term for name, term in foreign_files.mjlab_terms().items() if name != "command"}
+    foreign_files.mjlab_file(load_robot(), tmp_path / "foreign.onnx", terms, command_names="")
+    settings = [s for s in foreign_files.MJLAB_SETTINGS if not s.startswith("command_range")]
+    import_policy(tmp_path / "foreign.onnx", tmp_path / "own.onnx", settings=settings)
+    judged = judged_policy(tmp_path / "own.onnx", "stand")
+    assert judged.policy.contract.command_names == ()
+    environment = make_environment(judged.task, "mujoco", 2, seed=0, training=False)
+    steps = []
+    try:
+        run_episodes(environment, judged.actor(environment), 2, lambda step, result: steps.append(step))
+    finally:
+        environment.close()
+    assert steps == [0, 1]
+
+
 def test_imported_policy_moves_the_joints_to_its_own_targets(imported_policy):
     """Its pose and its scale are not those of the task that judges it."""
     judged = judged_policy(imported_policy, "stand")

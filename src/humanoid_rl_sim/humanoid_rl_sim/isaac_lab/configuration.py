@@ -44,11 +44,9 @@ from humanoid_rl_sim.simulators.ground_usd import SLAB
 from humanoid_rl_sim.simulators.isaac_scene import ENGINES, GROUND, ROBOT, SPACING, Engine
 from humanoid_rl_sim.simulators.isaac_session import without_pinned_memory
 from humanoid_rl_sim.simulators.robot_usd import HASH_KEY
-from humanoid_rl_sim.tasks.configuration import TaskConfig, load_task
+from humanoid_rl_sim.tasks.configuration import COMMAND_NAMES, TaskConfig, load_task
 
 COMMAND = "base_velocity"
-COMMAND_NAMES = ("vx", "vy", "yaw_rate")
-"""Of Isaac Lab's velocity command, by the names that a contract has for them: m/s, m/s, rad/s."""
 FALLBACK_TASK = "walk"
 TRACKING_STD = 0.5
 """m/s and rad/s: the width of the tracking rewards in Isaac Lab's own velocity tasks."""
@@ -147,6 +145,7 @@ def environment_cfg(
     command: Sequence[float] | None = None,
     device: str = "cpu",
     seed: int = 0,
+    task: str | None = None,
 ) -> ManagerBasedRLEnvCfg:
     """The configuration of a `ManagerBasedRLEnv` in which the policy of this contract can act.
 
@@ -160,9 +159,11 @@ def environment_cfg(
         command: `COMMAND_NAMES`, held for the whole episode; None to draw from the ranges of the contract.
         device: of the physics.
         seed: of starts and commands.
+        task: whose starts, terminations and physics step these are; None for that of the policy's training.
 
     Raises:
-        UserError: unknown engine, or an input that this environment does not have.
+        UserError: unknown engine or task, a command beyond the policy's range, or an input or a termination that this
+            environment does not have.
     """
     if engine not in ENGINES:
         raise UserError(f"unknown engine '{engine}'{nearest(engine, ENGINES)}; engines: {', '.join(ENGINES)}")
@@ -171,19 +172,15 @@ def environment_cfg(
             f"policy '{contract.name}' sees the ground, which this environment does not measure; "
             "choose a policy without a height scan"
         )
-    for name in contract.command_names:
-        if name not in COMMAND_NAMES:
-            raise UserError(
-                f"policy '{contract.name}' takes the command '{name}'; Isaac Lab's velocity command has "
-                f"{', '.join(COMMAND_NAMES)}"
-            )
+    if command is not None:
+        _check_command(contract, command)
     # Whoever makes the environment of this, Isaac Lab's own commands too, needs it by then.
     without_pinned_memory()
     choice = ENGINES[engine]
     known = contract.training.task not in ("", UNKNOWN)
-    task = load_task(contract.training.task if known else FALLBACK_TASK)
-    substeps = max(1, round(contract.control_period / task.physics_timestep))
-    seconds = task.episode_length if seconds is None else seconds
+    config = load_task(task or (contract.training.task if known else FALLBACK_TASK))
+    substeps = max(1, round(contract.control_period / config.physics_timestep))
+    seconds = config.episode_length if seconds is None else seconds
     joints = list(contract.joint_names)
     observations, actions, commands = ObservationsCfg(), ActionsCfg(), CommandsCfg()
     observations.policy.joint_pos = ObservationTermCfg(
@@ -217,10 +214,27 @@ def environment_cfg(
         observations=observations,
         actions=actions,
         commands=commands,
-        events=_starts(task),
+        events=_starts(config),
         rewards=RewardsCfg(),
-        terminations=_terminations(task),
+        terminations=_terminations(config),
     )
+
+
+def _check_command(contract: PolicyContract, command: Sequence[float]) -> None:
+    """The graph clamps commands, so one beyond its range would be another than it seems."""
+    ranges = dict(
+        zip(
+            contract.command_names,
+            zip(contract.command_lower, contract.command_upper, strict=True),
+            strict=True,
+        )
+    )
+    for name, value in zip(COMMAND_NAMES, command, strict=True):
+        lower, upper = ranges.get(name, (0.0, 0.0))
+        if not lower <= value <= upper:
+            raise UserError(
+                f"policy '{contract.name}' takes {name} from {lower:g} to {upper:g}, not {value:g}"
+            )
 
 
 def walking_policy_cfg() -> ManagerBasedRLEnvCfg:
@@ -323,8 +337,20 @@ def _starts(task: TaskConfig) -> EventsCfg:
 
 
 def _terminations(task: TaskConfig) -> TerminationsCfg:
-    limit, height = task.terminations["tilted"]["limit"], task.terminations["too_low"]["height"]
     ends = TerminationsCfg()
-    ends.tilted = TerminationTermCfg(func=mdp.bad_orientation, params={"limit_angle": limit})
-    ends.too_low = TerminationTermCfg(func=mdp.root_height_below_minimum, params={"minimum_height": height})
+    for name, values in task.terminations.items():
+        match name:
+            case "tilted":
+                ends.tilted = TerminationTermCfg(
+                    func=mdp.bad_orientation, params={"limit_angle": values["limit"]}
+                )
+            case "too_low":
+                ends.too_low = TerminationTermCfg(
+                    func=mdp.root_height_below_minimum, params={"minimum_height": values["height"]}
+                )
+            case _:
+                raise UserError(
+                    f"task {task.name} ends episodes by '{name}', which this environment does not have; play it by "
+                    "another with --task"
+                )
     return ends

@@ -51,6 +51,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="m/s forward, m/s left, rad/s (default: drawn from the policy's ranges)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of starts and commands (default 0)")
+    parser.add_argument(
+        "--task", metavar="T", help="whose starts and terminations (default: that of the policy's training)"
+    )
     parser.add_argument("--device", default="", help="cpu or cuda (default: the GPU where there is one)")
     parser.add_argument("--robot", default="g1", help="robot that the policy is for (default g1)")
     parser.add_argument("--variant", default="rev_1_0", help="its variant (default rev_1_0)")
@@ -118,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command=options.command,
             seed=options.seed,
             device=options.device,
+            task=options.task,
         )
     except UserError as error:
         print(f"play: {' '.join(str(error).split())}", file=sys.stderr)

@@ -21,7 +21,7 @@ from isaaclab.app import launch_simulation
 from isaaclab.envs import ManagerBasedRLEnv
 
 from humanoid_rl_sim.isaac_lab import ENVIRONMENT
-from humanoid_rl_sim.isaac_lab.configuration import COMMAND_NAMES, environment_cfg, shipped_usd
+from humanoid_rl_sim.isaac_lab.configuration import environment_cfg, shipped_usd
 from humanoid_rl_sim.learning.onnx_batch import OnnxBatch
 from humanoid_rl_sim.simulators.isaac_session import without_kernel_prints
 from humanoid_rl_sim.simulators.robot_usd import write_robot_usd
@@ -63,6 +63,7 @@ def play(
     command: Sequence[float] | None = None,
     seed: int = 0,
     device: str = "",
+    task: str | None = None,
 ) -> Played:
     """Run a policy for `seconds` of simulated time, in episodes of that length.
 
@@ -75,6 +76,7 @@ def play(
         command: m/s forward, m/s left, rad/s; None to draw from the policy's ranges.
         seed: of starts and commands.
         device: of the physics; "" is the GPU where there is one.
+        task: whose starts and terminations; None for that of the policy's training.
 
     Raises:
         UserError: the policy, the engine or the device cannot be used, or another simulation is open.
@@ -97,6 +99,7 @@ def play(
             command=command,
             device=choose_device(device),
             seed=seed,
+            task=task,
         )
         launcher = {"device": configuration.sim.device, "headless": True, "visualizer": []}
         stack.enter_context(launch_simulation(configuration, launcher))
@@ -113,7 +116,6 @@ def play(
 def run(environment: ManagerBasedRLEnv, batch: OnnxBatch) -> Played:
     """Isaac Lab's loop for the length of one episode; who falls starts another meanwhile."""
     played = Played(ends=dict.fromkeys(environment.termination_manager.active_terms, 0))
-    taken = [COMMAND_NAMES.index(name) for name in batch.policy.contract.command_names]
     moved, steps = torch.zeros(batch.count, 3), torch.zeros(batch.count)
     observation = _groups(environment.reset()[0])
     started = torch.ones(batch.count, dtype=torch.bool)
@@ -124,7 +126,6 @@ def run(environment: ManagerBasedRLEnv, batch: OnnxBatch) -> Played:
             steps += counts
             command = observation["policy"]["command"].cpu()
             sensors = {name: values.cpu().numpy() for name, values in observation["policy"].items()}
-            sensors["command"] = sensors["command"][:, taken]
             target = batch.step(sensors, started.numpy()).joint_target
             seen, _, terminated, truncated, extras = environment.step(torch.from_numpy(target))
             observation, terminated, truncated = _groups(seen), terminated.cpu(), truncated.cpu()

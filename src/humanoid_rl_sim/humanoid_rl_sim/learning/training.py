@@ -386,6 +386,7 @@ def train(
     learner.check(task)
     if config.camera is not None:
         config.camera.mount(load_robot(task.robot, task.variant))
+        config.camera.control_steps(task.control_period)
     if is_main():
         prepare_run_directory(run_dir, config, resume=resume)
     ranks = join(on_gpu=config.sim != "mujoco" and torch.cuda.is_available())

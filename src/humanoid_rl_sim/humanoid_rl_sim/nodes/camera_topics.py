@@ -61,11 +61,11 @@ class CameraTopics:
         rotation.x, rotation.y, rotation.z, rotation.w = -0.5, 0.5, -0.5, 0.5
         self._static.publish(TFMessage(transforms=[optical]))
 
-    def publish(self, images: Images | None, number: int) -> None:
-        """The images of the first robot, unless those of that number, above zero, were published last."""
-        if images is None or number == self._shown:
+    def publish(self, images: Images | None) -> None:
+        """The images of the first robot, unless those of that number were published last."""
+        if images is None or images.number == self._shown:
             return
-        self._shown = number
+        self._shown = images.number
         header = Header(stamp=self._node.get_clock().now().to_msg(), frame_id=self._frame)
         if images.color is not None:
             self._send("color", images.color[0].cpu().numpy(), header)
@@ -79,7 +79,8 @@ class CameraTopics:
         image = Image(header=header, height=height, width=width, encoding=ENCODINGS[channel])
         image.step = len(data) // height
         image.data = array("B", data)
-        f, cx, cy = self._focal_length, 0.5 * width, 0.5 * height
+        # A pixel's coordinates are those of its centre.
+        f, cx, cy = self._focal_length, 0.5 * (width - 1), 0.5 * (height - 1)
         info = CameraInfo(header=header, height=height, width=width, distortion_model="plumb_bob")
         info.d = [0.0] * 5
         info.k = [f, 0.0, cx, 0.0, f, cy, 0.0, 0.0, 1.0]

@@ -171,7 +171,7 @@ class TrainNode(Node):
             markers.markers.append(arrow)
         self._markers.publish(markers)
         if self._camera is not None:
-            self._camera.publish(environment.images, environment.image_count)
+            self._camera.publish(environment.images)
 
     def _pause(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self.control.pause()

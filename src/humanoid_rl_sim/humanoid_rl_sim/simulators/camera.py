@@ -50,6 +50,21 @@ class CameraConfig:
             )
         return robot.cameras[self.name]
 
+    def control_steps(self, control_period: float) -> int:
+        """Control steps between two images.
+
+        Raises:
+            UserError: the period is no multiple of the control period, in s.
+        """
+        steps = round(self.period / control_period)
+        if steps < 1 or abs(steps * control_period / self.period - 1.0) > 1e-6:
+            below = max(1, int(self.period / control_period))
+            raise UserError(
+                f"camera period {self.period:g} s is not a multiple of the control period {control_period:g} s; "
+                f"take {below * control_period:g} or {(below + 1) * control_period:g}"
+            )
+        return steps
+
     def focal_length(self, robot: RobotModel) -> float:
         """In pixels, along both axes."""
         return 0.5 * self.width / math.tan(0.5 * self.mount(robot).horizontal_fov)
@@ -64,6 +79,8 @@ class Images:
     depth: torch.Tensor | None
     """[N, height, width] float32 m along the optical axis; 0 where the camera measures none: nearer than `near`,
     farther than `far`, or nothing there."""
+    number: int = 0
+    """How many images the environment has had until this one."""
 
     def without(self, mask: torch.Tensor) -> Images:
         """The same with the rows in `mask` [N] black and without depth."""
@@ -71,4 +88,4 @@ class Images:
         def cleared(image: torch.Tensor | None) -> torch.Tensor | None:
             return image if image is None else image.masked_fill(mask.view(-1, *[1] * (image.dim() - 1)), 0)
 
-        return Images(cleared(self.color), cleared(self.depth))
+        return Images(cleared(self.color), cleared(self.depth), self.number)

@@ -12,9 +12,8 @@ def choose_device(device: str) -> str:
     Raises:
         UserError: it is neither a CPU nor a CUDA GPU, or this machine has no such GPU.
     """
-    here = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     try:
-        meant = torch.device(device or here)
+        meant = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
         meant = None
     if meant is None or meant.type not in ("cpu", "cuda"):
@@ -24,7 +23,7 @@ def choose_device(device: str) -> str:
     if not torch.cuda.is_available():
         raise UserError(f"device {device}: torch finds no CUDA GPU; use device cpu")
     if meant.index is None:
-        return here
+        return f"cuda:{torch.cuda.current_device()}"
     if meant.index >= torch.cuda.device_count():
         raise UserError(f"device {device}: the last GPU here is cuda:{torch.cuda.device_count() - 1}")
     return str(meant)

@@ -44,6 +44,10 @@ class ObservationConfig:
     """Number of frames, oldest first."""
 
 
+COMMAND_NAMES = ("vx", "vy", "yaw_rate")
+"""Of the velocity command, by the names that a contract has for them: m/s, m/s, rad/s."""
+
+
 @dataclass(frozen=True)
 class CommandConfig:
     """Velocity command in the base's yaw frame."""

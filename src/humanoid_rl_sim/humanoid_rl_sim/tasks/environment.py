@@ -6,6 +6,7 @@ the physics is a few dozen batched kernels whatever the number of environments.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,12 +23,10 @@ from humanoid_rl_sim.simulators.camera import Images
 from humanoid_rl_sim.simulators.contract import InitialState, ModelProperties, Simulator
 from humanoid_rl_sim.tasks import rewards, terminations
 from humanoid_rl_sim.tasks.cells import Cells
-from humanoid_rl_sim.tasks.configuration import Range, TaskConfig
+from humanoid_rl_sim.tasks.configuration import COMMAND_NAMES, Range, TaskConfig
 from humanoid_rl_sim.tasks.terms import bind_term
 from humanoid_rl_sim.tasks.terrain import Terrain
 from humanoid_rl_sim.tasks.view import StepView
-
-COMMAND_NAMES = ("vx", "vy", "yaw_rate")
 
 
 def make_policy_graph(task: TaskConfig, robot: RobotModel) -> PolicyGraph:
@@ -249,9 +248,9 @@ class Environment:
         self.images: Images | None = None
         """What the robots' cameras saw last: at the last reset of all, or a multiple of the camera's period after it.
         None without a camera. Black, and without depth, for a robot whose new episode began after that."""
-        self.image_count = 0
-        """How often the cameras looked, since the start."""
-        self._steps_to_image = 0
+        camera = simulator.camera
+        self._image_steps = 0 if camera is None else camera.control_steps(task.control_period)
+        self._image_count = self._steps_to_image = 0
 
         self.view = StepView(
             robot=self.robot,
@@ -553,13 +552,12 @@ class Environment:
 
     def _take_images(self) -> None:
         """At every period of the camera; between two, robots that were reset have none."""
-        camera = self.simulator.camera
-        if camera is None:
+        if self._image_steps == 0:
             return
         if self._steps_to_image == 0:
-            self.images = self.simulator.images()
-            self.image_count += 1
-            self._steps_to_image = max(1, round(camera.period / self.task.control_period))
+            self._image_count += 1
+            self.images = dataclasses.replace(self.simulator.images(), number=self._image_count)
+            self._steps_to_image = self._image_steps
         elif self.images is not None and (begun := self.episode_steps == 0).any():
             self.images = self.images.without(begun)
         self._steps_to_image -= 1

@@ -232,8 +232,13 @@ def violations(
 
 def worst(by_joint: Mapping[str, float]) -> tuple[str, float]:
     """The joint that differs most, and by how much."""
-    name = max(by_joint, key=lambda joint: math.inf if math.isnan(by_joint[joint]) else by_joint[joint])
+    name = _from_worst(by_joint)[0]
     return name.removesuffix("_joint"), by_joint[name]
+
+
+def _from_worst(by_joint: Mapping[str, float]) -> list[str]:
+    """The joints from the one that differs most; what is no number differs more than any."""
+    return sorted(by_joint, key=lambda joint: (not math.isnan(by_joint[joint]), -by_joint[joint]))
 
 
 def table(result: Document) -> list[str]:
@@ -306,7 +311,9 @@ def _log_lines(result: Document) -> list[str]:
         f"windows begin at {begin} s; {log['dropped']} messages left out",
     ]
     for row in log["simulators"]:
-        joints = sorted(row["by_joint_rad"].items(), key=lambda item: -item[1])[:5]
-        told = ", ".join(f"{name.removesuffix('_joint')} {1e3 * value:.1f}" for name, value in joints)
+        by_joint = row["by_joint_rad"]
+        told = ", ".join(
+            f"{name.removesuffix('_joint')} {1e3 * by_joint[name]:.1f}" for name in _from_worst(by_joint)[:5]
+        )
         lines.append(f"{row['simulator']:16s}{_mrad(row['joint_rms_rad'])}   {told}")
     return lines

@@ -119,7 +119,7 @@ def read_recording(path: Path, robot: RobotModel | str) -> Recording:
         if len(fits) != 1:
             raise UserError(
                 f"recording {path} is of a robot with mode_machine {machine}, which is that of "
-                f"{' and '.join(fits) or 'no variant'} of {name}; name the one to replay it with by --variant"
+                f"{' and '.join(fits) or 'no variant'} of {name}: config/robot/{name}.yaml has its variants"
             )
         robot = load_robot(name, fits[0])
     elif machine not in robot.mode_machine:
