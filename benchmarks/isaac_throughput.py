@@ -70,7 +70,7 @@ def main() -> int:
     if looks:
         look = float(np.median(looks))
         print(
-            f"camera: {options.envs / look:,.0f} images/s, a look of all robots {look / whole:.2f} of a step of the environment"
+            f"camera: {options.envs / look:,.0f} images/s, a look of all {look / whole:.2f} of a step of the environment"
         )
     environment.close()
     return 0
