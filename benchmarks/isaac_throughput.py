@@ -69,9 +69,7 @@ def main() -> int:
     )
     if looks:
         look = float(np.median(looks))
-        print(
-            f"camera: {options.envs / look:,.0f} images/s, a look of all {look / whole:.2f} of a step of the environment"
-        )
+        print(f"camera: {options.envs / look:,.0f} images/s, a look of all is {look / whole:.2f} of a step")
     environment.close()
     return 0
 
