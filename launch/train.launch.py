@@ -16,7 +16,7 @@ from humanoid_rl.launching.viewing import VIEWERS, check_port, viewer_actions
 from humanoid_rl.learning_commands import new_run_dir
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_sim.learning.configuration import from_yaml, load_training_config, resumed_config
-from humanoid_rl_sim.simulators.registry import ISAAC_ENGINES, SIMULATOR_KINDS
+from humanoid_rl_sim.simulators.registry import ISAAC_ENGINES, SIMULATOR_KINDS, VISUALIZERS
 from humanoid_rl_sim.tasks.configuration import load_task, task_names
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
@@ -40,6 +40,9 @@ ARGUMENTS = [
     DeclareLaunchArgument("seed", default_value="", description="Seed; empty: the task's."),
     DeclareLaunchArgument(
         "camera", default_value="", description="Camera of the robot to render, with sim:=isaac (head); empty: none."
+    ),
+    DeclareLaunchArgument(
+        "visualizer", default_value="", choices=["", *VISUALIZERS], description="Of Isaac Lab, with sim:=isaac."
     ),
     DeclareLaunchArgument("name", default_value="", description="Run below runs/; empty: task and time."),
     DeclareLaunchArgument(
@@ -70,8 +73,9 @@ def bring_up(context: LaunchContext) -> list[Any]:
     resume = chosen["resume"] == "true"
     if resume and not chosen["name"]:
         raise UserError("resume:=true needs name:=, the run to go on with")
-    if resume and chosen["camera"]:
-        raise UserError("camera:= goes with a new run; one that is resumed has its own camera")
+    for key in ("camera", "visualizer"):
+        if resume and chosen[key]:
+            raise UserError(f"{key}:= goes with a new run; one that is resumed has its own {key}")
     name = chosen["name"] or f"{chosen['task'] or DEFAULT_TASK}-{time.strftime('%Y%m%d-%H%M%S')}"
     run_dir = new_run_dir(name, resume)
     if resume:
@@ -84,6 +88,7 @@ def bring_up(context: LaunchContext) -> list[Any]:
     else:
         given |= simulator(chosen, DEFAULT_ENGINE)
         given |= {"camera.name": chosen["camera"]} if chosen["camera"] else {}
+        given |= {"visualizer": chosen["visualizer"]} if chosen["visualizer"] else {}
         config = load_training_config(chosen["task"] or DEFAULT_TASK, given)
     task = load_task(config.task)
     return [
@@ -100,6 +105,7 @@ def bring_up(context: LaunchContext) -> list[Any]:
                 "steps": config.steps,
                 "seed": config.seed,
                 "camera": "" if resume or config.camera is None else config.camera.name,
+                "visualizer": "" if resume else config.visualizer,
                 "run": str(run_dir.resolve()),
                 "resume": resume,
             },

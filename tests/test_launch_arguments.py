@@ -17,8 +17,8 @@ from launch import LaunchContext
 
 DECLARED = {
     "train": {
-        "task", "sim", "engine", "num_envs", "steps", "seed", "camera", "name", "resume", "viewer", "port",
-        "domain",
+        "task", "sim", "engine", "num_envs", "steps", "seed", "camera", "visualizer", "name", "resume",
+        "viewer", "port", "domain",
     },
     "deploy": {
         "robot", "model", "variant", "policy", "host", "viewer", "port", "domain", "interface", "confirm", "start",
@@ -80,6 +80,13 @@ REFUSED_BY_THE_FILE = [
     ("train", ["num_envs:=0"], "num_envs:=0"),
     ("train", ["resume:=true"], "needs name:="),
     ("train", ["resume:=true", "name:=mine", "camera:=head"], "camera:= goes with a new run"),
+    ("train", ["resume:=true", "name:=mine", "visualizer:=viser"], "visualizer:= goes with a new run"),
+    (
+        "train",
+        ["visualizer:=viser"],
+        "simulator mujoco has no visualizer; humanoid-rl view shows every training",
+    ),
+    ("train", ["sim:=isaac", "visualizer:=kit"], "visualizer kit does not go with isaac:ovphysx"),
     ("train", ["resume:=true", "name:=nowhere"], "no run 'nowhere'"),
     ("train", ["domain:=-1"], "no DDS domain"),
     ("train", ["sim:=isaac"], "run make isaac"),

@@ -457,3 +457,17 @@ def test_observation_statistics_are_those_of_all_batches_together(model, adapt_a
         np.testing.assert_allclose(graph.obs_var.numpy(), var[:size], rtol=1e-5)
     else:
         assert torch.equal(graph.obs_mean, torch.zeros(size)) and torch.equal(graph.obs_var, torch.ones(size))
+
+
+@pytest.mark.parametrize(
+    ("sim", "visualizer", "reason"),
+    [
+        ("mujoco", "viser", "simulator mujoco has no visualizer; humanoid-rl view shows every training"),
+        ("isaac:ovphysx", "viserr", "unknown visualizer 'viserr', did you mean 'viser'"),
+        ("isaac:newton", "kit", "visualizer kit does not go with isaac:newton"),
+        ("isaac:isaacsim", "viser", "visualizer viser does not go with isaac:isaacsim"),
+    ],
+)
+def test_a_visualizer_that_the_simulator_has_not_is_refused(sim, visualizer, reason):
+    with pytest.raises(UserError, match=reason):
+        load_training_config("stand", {"sim": sim, "visualizer": visualizer})

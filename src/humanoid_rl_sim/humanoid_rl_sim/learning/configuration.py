@@ -14,7 +14,7 @@ from humanoid_rl_core.resources import share_dir
 from humanoid_rl_core.typed_yaml import load_dataclass, load_yaml, parse_yaml
 
 from humanoid_rl_sim.simulators.camera import CameraConfig
-from humanoid_rl_sim.simulators.registry import SIMULATORS, check_camera
+from humanoid_rl_sim.simulators.registry import SIMULATORS, check_camera, check_visualizer
 from humanoid_rl_sim.tasks.configuration import task_names
 
 
@@ -135,6 +135,8 @@ class TrainingConfig:
     evaluation_episodes: int = 64
     camera: CameraConfig | None = None
     """Renders what the robots see, for viewers and for learners of one's own: these policies do not look at it."""
+    visualizer: str = ""
+    """One of Isaac Lab's (`registry.VISUALIZERS`) to watch the training by."""
     ppo: PpoConfig = field(default_factory=PpoConfig)
     """Read where the algorithm is ppo."""
     sac: SacConfig = field(default_factory=SacConfig)
@@ -165,6 +167,7 @@ class TrainingConfig:
             )
         if self.camera is not None:
             check_camera(self.sim)
+        check_visualizer(self.sim, self.visualizer)
 
     def _check_ppo(self) -> None:
         if self.num_envs * self.ppo.rollout_steps % self.ppo.minibatches:

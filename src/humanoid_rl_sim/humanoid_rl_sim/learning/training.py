@@ -400,6 +400,7 @@ def train(
         config.num_envs,
         seed=config.seed + SEED_STRIDE * ranks.rank,
         camera=config.camera,
+        visualizer=config.visualizer,
     )
     env = Sb3VecEnv(environment, action_bound=learner.action_bound)
     control.environment = environment

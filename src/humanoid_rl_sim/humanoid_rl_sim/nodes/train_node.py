@@ -68,7 +68,8 @@ class TrainNode(Node):
         self.create_timer(PREVIEW_PERIOD, self._publish_preview)
 
     def read_configuration(self) -> tuple[TrainingConfig, Path, bool]:
-        """Declare and read the parameters task, sim, num_envs, steps, seed, camera, run and resume.
+        """Declare and read the parameters task, sim, num_envs, steps, seed, camera, visualizer, run and
+        resume.
 
         0, -1 (seed) and "" keep what the configuration file says; the task is then `stand`. With resume they keep
         what the run's own config.yaml says, of which only the steps may change.
@@ -77,14 +78,15 @@ class TrainNode(Node):
             UserError: a parameter has no valid value, or makes another run of the one to resume.
         """
         defaults = {
-            "task": "", "sim": "", "num_envs": 0, "steps": 0, "seed": -1, "camera": "", "run": "", "resume": False
+            "task": "", "sim": "", "num_envs": 0, "steps": 0, "seed": -1, "camera": "", "visualizer": "", "run": "",
+            "resume": False,
         }  # fmt: skip
         given: dict[str, Any] = {
             name: self.declare_parameter(name, default).value for name, default in defaults.items()
         }
         overrides = {
             name: str(given[name])
-            for name in ("task", "sim", "num_envs", "steps", "seed")
+            for name in ("task", "sim", "num_envs", "steps", "seed", "visualizer")
             if given[name] != defaults[name]
         }
         if given["camera"]:

@@ -50,7 +50,7 @@ class IsaacSimulator(Simulator):
         collision: what collides.
         height_field: the ground; level without.
         camera: what every robot carries.
-        headless: False opens the engine's own window (Isaac Sim's, or Newton's viewer).
+        visualizer: of Isaac Lab's (`registry.VISUALIZERS`), to watch by; "" for none.
 
     Raises:
         UserError: unknown engine, no such camera or device, or another simulation is still open in this process.
@@ -67,12 +67,12 @@ class IsaacSimulator(Simulator):
         collision: Collision = "feet",
         height_field: HeightField | None = None,
         camera: CameraConfig | None = None,
-        headless: bool = True,
+        visualizer: str = "",
     ) -> None:
         device = choose_device(device)
         self.robot, self.num_envs, self.timestep = robot, num_envs, timestep
         self.height_field, self.engine, self.collision = height_field, engine, collision
-        self.camera = camera
+        self.camera, self._watched = camera, bool(visualizer)
         self.device = torch.device(device)
         links = touching_links(robot, collision)
         with contextlib.ExitStack() as stack:
@@ -87,7 +87,7 @@ class IsaacSimulator(Simulator):
                 sensed_links=links,
                 height_field=height_field,
                 camera=camera,
-                headless=headless,
+                visualizer=visualizer,
             )
             self._robot: Articulation = self._scene["robot"]
             self._sensors: list[ContactSensor] = [self._scene[contact_sensor(link)] for link in links]
@@ -146,6 +146,8 @@ class IsaacSimulator(Simulator):
         data = self._robot.data
         self._before = data.joint_pos.torch.clone(), data.joint_vel.torch.clone()
         self.step_scene(1)
+        if self._watched and observed:
+            self._context.render()
 
     def step_scene(self, substeps: int) -> None:
         """Isaac Lab's own loop, to the targets that were last set."""

@@ -34,7 +34,7 @@ def open_session(
     sensed_links: Sequence[str],
     height_field: HeightField | None = None,
     camera: CameraConfig | None = None,
-    headless: bool = True,
+    visualizer: str = "",
     threads: int | None = None,
 ) -> tuple[sim_utils.SimulationContext, InteractiveScene]:
     """Ground and robots in an engine, ready to be stepped.
@@ -50,7 +50,7 @@ def open_session(
         sensed_links: the links that get a contact sensor.
         height_field: the ground; level without.
         camera: what every robot carries.
-        headless: False opens the engine's own window (Isaac Sim's, or Newton's viewer).
+        visualizer: of Isaac Lab's (`registry.VISUALIZERS`), to watch by; "" for none.
         threads: of OVPhysX beside the caller's; None for Isaac Lab's choice.
 
     Raises:
@@ -66,8 +66,8 @@ def open_session(
     physics = choice.physics(height_field is not None)
     launcher = {
         "device": device,
-        "headless": headless,
-        "visualizer": [] if headless else None,
+        "headless": visualizer != "kit",
+        "visualizer": [visualizer] if visualizer else [],
         "enable_cameras": camera is not None,
     }
     stack.enter_context(launch_simulation(physics, launcher))

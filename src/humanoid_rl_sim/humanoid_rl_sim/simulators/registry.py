@@ -23,6 +23,25 @@ def check_simulator(name: str) -> None:
         )
 
 
+VISUALIZERS = ("kit", "newton_gl", "viser", "rerun")
+"""Of Isaac Lab: Isaac Sim's window, a window without it, and two pages in a browser."""
+
+
+def check_visualizer(name: str, visualizer: str) -> None:
+    """Raises UserError unless the simulator can be watched by `visualizer`; "" is none."""
+    if not visualizer:
+        return
+    if visualizer not in VISUALIZERS:
+        known = ", ".join(VISUALIZERS)
+        raise UserError(
+            f"unknown visualizer '{visualizer}'{nearest(visualizer, VISUALIZERS)}; visualizers: {known}"
+        )
+    if not name.startswith("isaac:"):
+        raise UserError(f"simulator {name} has no visualizer; humanoid-rl view shows every training")
+    if (visualizer == "kit") != (name == "isaac:isaacsim"):
+        raise UserError(f"visualizer {visualizer} does not go with {name}: kit is that of isaac:isaacsim")
+
+
 def check_camera(name: str) -> None:
     """Raises UserError unless the simulator renders what a camera sees."""
     if not name.startswith("isaac:"):
@@ -39,6 +58,7 @@ def make_simulator(
     collision: Collision = "feet",
     height_field: HeightField | None = None,
     camera: CameraConfig | None = None,
+    visualizer: str = "",
 ) -> Simulator:
     """A simulator with `num_envs` copies of `robot`; imports its engine only now.
 
@@ -50,11 +70,13 @@ def make_simulator(
         collision: what collides: the soles with the ground, the robot also with itself, or all with all.
         height_field: the ground; level without.
         camera: what every robot carries.
+        visualizer: one of `VISUALIZERS`; "" for none.
 
     Raises:
-        UserError: unknown name, or a camera in a simulator that renders none.
+        UserError: unknown name, or a camera or visualizer that the simulator does not have.
     """
     check_simulator(name)
+    check_visualizer(name, visualizer)
     if camera is not None:
         check_camera(name)
     if name == "mujoco":
@@ -87,4 +109,5 @@ def make_simulator(
         collision=collision,
         height_field=height_field,
         camera=camera,
+        visualizer=visualizer,
     )

@@ -22,6 +22,7 @@ def make_environment(
     collision: Collision | None = None,
     level: bool = False,
     camera: CameraConfig | None = None,
+    visualizer: str = "",
 ) -> Environment:
     """The task's robot on the task's ground in the simulator of that name.
 
@@ -34,9 +35,11 @@ def make_environment(
         collision: what collides; the task's choice without.
         level: on level ground in place of the task's terrain.
         camera: what every robot carries; its images are `Environment.images`.
+        visualizer: to watch by; one of `registry.VISUALIZERS`, "" for none.
 
     Raises:
-        UserError: unknown robot or simulator, a simulator whose engine is not installed, or one without cameras.
+        UserError: unknown robot or simulator, a simulator whose engine is not installed, or that has no
+            camera or visualizer.
     """
     terrain = make_terrain(task.terrain) if task.terrain and not level else None
     simulator = make_simulator(
@@ -47,5 +50,6 @@ def make_environment(
         collision=collision or task.collision,
         height_field=terrain.field if terrain else None,
         camera=camera,
+        visualizer=visualizer,
     )
     return Environment(task, simulator, seed=seed, training=training, terrain=terrain, level=level)
