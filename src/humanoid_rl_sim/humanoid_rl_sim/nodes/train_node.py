@@ -115,9 +115,7 @@ class TrainNode(Node):
         status.total_steps = config.steps
         status.best_evaluation = math.nan
         if progress is not None:
-            status.phase = (
-                "paused" if self.control.paused and progress.phase == "training" else progress.phase
-            )
+            status.phase = progress.phase
             status.steps = progress.steps
             status.steps_per_second = progress.steps_per_second
             status.mean_reward = progress.mean_reward
