@@ -13,7 +13,7 @@ from humanoid_rl.launching.launch_files import confined_to_this_machine, refuse_
 from humanoid_rl.launching.preflight import check_domain_number
 from humanoid_rl.launching.supervised_node import supervised_node
 from humanoid_rl.launching.viewing import VIEWERS, check_port, viewer_actions
-from humanoid_rl.learning_commands import new_run_dir
+from humanoid_rl.learning_commands import DEFAULT_TASK, new_run_dir
 from humanoid_rl_core.errors import UserError
 from humanoid_rl_sim.learning.configuration import from_yaml, load_training_config, resumed_config
 from humanoid_rl_sim.simulators.registry import ISAAC_ENGINES, SIMULATOR_KINDS, VISUALIZERS
@@ -54,7 +54,6 @@ ARGUMENTS = [
     DeclareLaunchArgument("port", default_value="8080", description="TCP port of the browser view."),
     DeclareLaunchArgument("domain", default_value="", description="DDS domain; empty: ROS_DOMAIN_ID."),
 ]  # fmt: skip
-DEFAULT_TASK = "stand"
 DEFAULT_ENGINE = "ovphysx"
 NUMBERS = ("num_envs", "steps", "seed")
 
@@ -81,8 +80,7 @@ def bring_up(context: LaunchContext) -> list[Any]:
     if resume:
         # What was not asked for is the run's own, which training insists on.
         stored = from_yaml(run_dir / "config.yaml")
-        own_engine = stored.sim.removeprefix("isaac:") if stored.sim.startswith("isaac:") else ""
-        given |= simulator(chosen, own_engine or DEFAULT_ENGINE)
+        given |= simulator(chosen, stored.sim.partition(":")[2] or DEFAULT_ENGINE)
         given |= {"task": chosen["task"]} if chosen["task"] else {}
         config = resumed_config(stored, given)
     else:

@@ -340,15 +340,8 @@ def _mount(camera: _Camera, root: ET.Element, where: str) -> CameraMount:
     while body in joints and joints[body].get("type") == "fixed":
         joint = joints[body]
         origin = joint.find("origin")
-        xyz, rpy = (
-            np.array(
-                [
-                    float(word)
-                    for word in (origin.get(key, "0 0 0") if origin is not None else "0 0 0").split()
-                ]
-            )
-            for key in ("xyz", "rpy")
-        )
+        given = {} if origin is None else origin.attrib
+        xyz, rpy = (np.array(given.get(key, "0 0 0").split(), dtype=float) for key in ("xyz", "rpy"))
         local = rotation.from_rpy(*rpy)
         position = xyz + rotation.rotate(local, position)
         quaternion = rotation.multiply(local, quaternion)

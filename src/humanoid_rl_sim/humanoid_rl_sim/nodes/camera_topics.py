@@ -40,7 +40,7 @@ class CameraTopics:
 
     def __init__(self, node: Node, camera: CameraConfig, robot: RobotModel) -> None:
         latest = QoSProfile(depth=1)
-        self._node, self._camera = node, camera
+        self._node = node
         self._frame = f"{camera.name}_optical_frame"
         self._focal_length = camera.focal_length(robot)
         self._images = {
